@@ -1,0 +1,3 @@
+//! Page tables for aarch64.
+#![no_std]
+#![forbid(unsafe_code)]

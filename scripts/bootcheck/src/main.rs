@@ -1,0 +1,2 @@
+//! Boots one aarch64 image under QEMU and says what happened.
+fn main() {}
