@@ -1,0 +1,39 @@
+//! How a mapping may be laid out.
+
+use core::ops::{BitOr, BitOrAssign};
+
+/// Options of a mapping; combined with `|`. Linux: `NO_BLOCK_MAPPINGS`, `NO_CONT_MAPPINGS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u32);
+
+impl Flags {
+    /// The largest leaves that fit, global.
+    pub const NONE: Self = Self(0);
+    /// New leaves are pages, never blocks: for memory whose permissions will change by the page.
+    /// Blocks that are there already are left as they are.
+    pub const NO_BLOCK: Self = Self(1 << 0);
+    /// New leaves get no Contiguous hint. (None do so far.)
+    pub const NO_CONT: Self = Self(1 << 1);
+    /// New leaves have `nG` set: they belong to one ASID.
+    pub const NON_GLOBAL: Self = Self(1 << 31);
+
+    /// Whether every flag of `other` is set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Flags {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = *self | other;
+    }
+}

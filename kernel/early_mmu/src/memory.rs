@@ -1,0 +1,146 @@
+//! What the crate needs from its user: where tables are, and where frames for new ones come from.
+//!
+//! A frame is unlinked first: exclusively borrowed, arriving with any content, written entry by
+//! entry exactly once. Then it is published, and from there on it is a table that a walker may read.
+
+use core::convert::Infallible;
+use core::marker::PhantomData;
+use core::ops::DerefMut;
+use core::panic::Location;
+
+use crate::geometry::{Geometry, Level};
+use crate::{MapError, PhysAddr, VirtAddr};
+
+/// Where the tables are: from physical addresses to memory that can be read and written.
+///
+/// A kernel implements this once for each way it sees physical memory: at the same address while the
+/// MMU is off, through its linear map later.
+pub trait TableMemory<G: Geometry> {
+    /// A frame that is linked nowhere, and so is ours alone: `&'static mut G::Table` in a kernel.
+    type Frame: DerefMut<Target = G::Table>;
+
+    /// The table at `pa`, or `None` if no table can be there.
+    ///
+    /// The address may come from a damaged descriptor: an implementation answers `None` for whatever
+    /// it does not know to be table memory. It is called once per level of each walk, so be quick.
+    fn table(&self, pa: PhysAddr) -> Option<&G::Table>;
+
+    /// Takes a frame whose entries have all been written, before it is linked; from here on
+    /// [`table`](Self::table) must know it.
+    ///
+    /// Where physical memory is simply there, nothing is left to do, and the default forgets the
+    /// frame, so that the memory is the tables' from now on.
+    fn publish(&self, pa: PhysAddr, frame: Self::Frame) {
+        let _ = pa;
+        core::mem::forget(frame);
+    }
+
+    /// Orders all entries written so far before the store that links their table: `dsb ishst`.
+    ///
+    /// Called once for each subtree that is built, after the last of its tables was published and
+    /// before the one store that makes it reachable. Without it a walker could read the link before
+    /// the entries behind it, and take what the frame held earlier for descriptors.
+    fn before_link(&self);
+}
+
+/// Where frames for new tables come from: the allocation policy of a call.
+pub trait TableAlloc {
+    /// What a frame is; the same as [`TableMemory::Frame`].
+    type Frame;
+
+    /// Frames that are set aside and can be taken without failing.
+    type Reserved<'a>: ReservedFrames<Frame = Self::Frame>
+    where
+        Self: 'a;
+
+    /// Asked while planning, at the place where a table is missing, before anything is written: may
+    /// there be a new one? An error refuses the whole call.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAlloc`] answers [`MapError::MissingTable`]; the default permits.
+    #[inline(always)]
+    fn missing_table(&self, level: Level, va: VirtAddr) -> Result<(), MapError> {
+        let _ = (level, va);
+        Ok(())
+    }
+
+    /// Sets `needed` frames aside. Called at most once per call of an operation, after everything
+    /// else was checked and before the first write; exactly `needed` are then taken. `needed` is
+    /// never 0.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::OutOfFrames`] if there are fewer; nothing was set aside then.
+    fn reserve(&mut self, needed: usize) -> Result<Self::Reserved<'_>, MapError>;
+}
+
+/// Frames set aside by [`TableAlloc::reserve`].
+pub trait ReservedFrames {
+    /// What a frame is.
+    type Frame;
+
+    /// The next frame and its physical address, aligned to the granule. Its content may be anything.
+    ///
+    /// This cannot fail: it is called as often as was reserved, and never more often.
+    fn take(&mut self) -> (PhysAddr, Self::Frame);
+}
+
+/// The policy that there is nothing to allocate from.
+///
+/// The promise is in the type: its [`TableAlloc::Reserved`] has no values, so the code that builds
+/// and links tables is not in the compiled call at all. A missing table is found where it is
+/// missing, not asserted at entry, where calls that need none would be refused as well.
+#[derive(Debug)]
+pub struct NoAlloc<F> {
+    caller: &'static Location<'static>,
+    frame: PhantomData<fn() -> F>,
+}
+
+impl<F> NoAlloc<F> {
+    /// The policy, remembering who promised.
+    #[must_use]
+    #[track_caller]
+    pub fn here() -> Self {
+        Self {
+            caller: Location::caller(),
+            frame: PhantomData,
+        }
+    }
+}
+
+impl<F> TableAlloc for NoAlloc<F> {
+    type Frame = F;
+    type Reserved<'a>
+        = NoFrames<F>
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn missing_table(&self, level: Level, va: VirtAddr) -> Result<(), MapError> {
+        Err(MapError::MissingTable {
+            level,
+            va,
+            caller: self.caller,
+        })
+    }
+
+    fn reserve(&mut self, needed: usize) -> Result<Self::Reserved<'_>, MapError> {
+        Err(MapError::OutOfFrames {
+            needed,
+            available: 0,
+        })
+    }
+}
+
+/// The frames of [`NoAlloc`]: a type without values.
+#[derive(Debug)]
+pub struct NoFrames<F>(Infallible, PhantomData<fn() -> F>);
+
+impl<F> ReservedFrames for NoFrames<F> {
+    type Frame = F;
+
+    fn take(&mut self) -> (PhysAddr, F) {
+        match self.0 {}
+    }
+}
