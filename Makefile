@@ -1,0 +1,74 @@
+#? make run        build the kernel and boot it; the console is here
+#? make test       all checks: format, clippy, docs, host tests, smoke
+#? make smoke      boot the debug and the release build on a few machines
+#? make matrix     boot on every machine of scripts/matrix.toml
+#? make image      target/kernel/Image and target/kernel/kernel.elf
+#? make debug      boot halted, for gdb
+#? make bench      measure boots and page-table calls
+#? make doc        API documentation, under target/doc
+#? make setup      find or install the tools (every target does so by itself)
+#? make clean      remove target/
+#?
+#? Variables:
+#?   CPU=cortex-a72  MEM=128M  SMP=1  EL=1|2       the machine (run, debug)
+#?   APPEND='...'                                  kernel command line (run, debug)
+#?   PROFILE=release|debug                         which build (image, run, debug)
+#?   QEMU=PATH                                     another qemu-system-aarch64
+#?   TOOLCHAIN=rustup|debian                       one way to get the target's core
+#?   SETUP=never                                   install and fetch nothing
+
+.DEFAULT_GOAL := help
+.PHONY: help setup image run demo test smoke matrix bench debug bisect doc clean
+
+# Settings reach the scripts through the environment: no shell takes APPEND apart, and a dollar in it is only
+# a dollar. Some systems (openSUSE) have a CPU in every environment, which means no QEMU model.
+ifneq ($(origin APPEND),undefined)
+override APPEND := $(value APPEND)
+export APPEND
+endif
+ifeq ($(origin CPU),environment)
+unexport CPU
+endif
+
+help:
+	@sed -n 's/^#? \{0,1\}//p' Makefile
+
+setup:
+	@scripts/setup
+
+# Building and booting needs fewer tools than checking does.
+image run debug smoke matrix bench: setup-run
+
+.PHONY: setup-run
+setup-run:
+	@scripts/setup --run
+
+image:
+	@scripts/image
+
+run: image
+	@scripts/run
+
+debug: image
+	@scripts/run --debug
+
+smoke:
+	@scripts/smoke
+
+matrix:
+	@scripts/smoke matrix
+
+bench: image
+	@scripts/bench
+
+test: setup
+	@scripts/test
+
+doc: setup
+	@scripts/doc
+
+demo bisect:
+	@echo "make $@: not there yet" >&2; exit 2
+
+clean:
+	rm -rf target
