@@ -1,8 +1,72 @@
-//! Mini-kernel.
+//! A kernel that boots itself and checks the result.
+//!
+//! Read it in the order in which it runs:
+//!
+//! ```text
+//! boot/head.S        first instructions: vectors, EL2 -> EL1, relocation, identity map
+//! boot/early.rs      MMU off: device tree, early_mmu builds the kernel's tables
+//! boot/enable_mmu.S  MMU on, jump to KIMAGE_VADDR, second relocation
+//! kmain (below)      console, heap, protection, self-tests, verdict, power off
+//! ```
+//!
+//! `platform` (the package's library) holds what needs no hardware.
+
 #![no_std]
 #![no_main]
 
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+extern crate alloc;
+
+mod arch;
+mod boot;
+mod console;
+mod drivers;
+mod logger;
+mod mm;
+mod panic;
+mod selftest;
+mod stage;
+
+use arch::power::{self, Outcome};
+use boot::info::boot_info;
+use console::raw_println;
+use stage::Stage;
+
+/// The kernel at its virtual address. Called by `head.S` with the MMU on, the
+/// identity map still in place, and everything relocated.
+#[unsafe(no_mangle)]
+extern "C" fn kmain() -> ! {
+    let boot = boot_info();
+    // SAFETY: the early stage mapped there the page that it opened.
+    unsafe { console::move_to(mm::fixmap::FIX_EARLYCON) };
+    stage::enter(Stage::High);
+    arch::mmu::drop_identity_map();
+    arch::exception::unmask_serror();
+
+    stage::enter(Stage::Console);
+    logger::init();
+    let options = platform::cmdline::parse(boot.firmware.bootargs.as_str(), |_| {});
+    mm::report(boot);
+    let mut tables = mm::kernel_tables(boot);
+    mm::setup_fdt(&mut tables, boot.fdt.start);
+
+    stage::enter(Stage::Heap);
+    let mut memblock = boot.firmware.memblock;
+    mm::heap::init(&mut memblock, boot.linear, boot.linear.reach(boot.pa_bits));
+
+    stage::enter(Stage::Protect);
+    mm::protect::mark_linear_text_alias_ro(&mut tables, boot);
+    mm::protect::mark_rodata_ro(&mut tables, boot, options.rodata);
+    mm::ptdump::report(&tables);
+    let passed = mm::ptdump::check_wx(&tables);
+
+    stage::enter(Stage::Selftest);
+
+    stage::enter(Stage::Done);
+    let (verdict, outcome) = match passed {
+        true => ("PASS", Outcome::Pass),
+        false => ("FAIL", Outcome::Fail),
+    };
+    raw_println!("boot: {verdict}");
+    console::drain();
+    power::exit(outcome)
 }

@@ -1,0 +1,127 @@
+//! The MMU's registers, and how the kernel reaches its translation tables.
+
+use core::sync::atomic::AtomicU64;
+
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{ReadWriteable, SCTLR_EL1, TCR_EL1, TTBR0_EL1, Writeable};
+
+use early_mmu::{MAIR_EL1, PhysAddr, TableMemory};
+
+use crate::mm::Geometry;
+use crate::mm::layout::PAGE_SIZE;
+
+use super::tlb;
+
+/// What `enable_mmu.S` writes, in its order.
+#[repr(C)]
+#[derive(Debug)]
+pub struct MmuRegisters {
+    mair: u64,
+    tcr: u64,
+    ttbr0: u64,
+    ttbr1: u64,
+    sctlr: u64,
+}
+
+impl MmuRegisters {
+    /// All off; for a static.
+    pub const fn new() -> Self {
+        Self {
+            mair: 0,
+            tcr: 0,
+            ttbr0: 0,
+            ttbr1: 0,
+            sctlr: 0,
+        }
+    }
+
+    /// 4 KiB granule and 48-bit virtual addresses in both halves, walks
+    /// cacheable and inner shareable, `ips` as `TCR_EL1.IPS` takes it; caches,
+    /// translation and SP alignment checks on.
+    pub fn set(&mut self, idmap: PhysAddr, swapper: PhysAddr, ips: u64) {
+        let walks0 = TCR_EL1::SH0::Inner
+            + TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
+            + TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable;
+        let walks1 = TCR_EL1::SH1::Inner
+            + TCR_EL1::ORGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
+            + TCR_EL1::IRGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable;
+        let sizes = TCR_EL1::TG0::KiB_4
+            + TCR_EL1::TG1::KiB_4
+            + TCR_EL1::T0SZ.val(16)
+            + TCR_EL1::T1SZ.val(16)
+            + TCR_EL1::IPS.val(ips);
+        self.mair = MAIR_EL1;
+        self.tcr = (walks0 + walks1 + sizes).value;
+        self.ttbr0 = idmap.as_u64();
+        self.ttbr1 = swapper.as_u64();
+        // RES1 of ARMv8.0 as in boot::SCTLR_EL1_MMU_OFF; A is off again.
+        self.sctlr = 0x30d0_0800
+            | (SCTLR_EL1::M::SET + SCTLR_EL1::C::SET + SCTLR_EL1::I::SET + SCTLR_EL1::SA::SET)
+                .value;
+    }
+}
+
+/// Stops all translation through TTBR0, and forgets what it gave.
+pub fn drop_identity_map() {
+    TCR_EL1.modify(TCR_EL1::EPD0::DisableTTBR0Walks);
+    // No walk may start from the old TTBR0 once it may hold something else.
+    barrier::isb(barrier::SY);
+    TTBR0_EL1.set(0);
+    // TTBR0 is changed before what it gave is forgotten.
+    barrier::isb(barrier::SY);
+    tlb::flush_all_local();
+}
+
+/// Translation tables as the kernel sees them: at their physical address plus
+/// an offset, 0 with the MMU off, that of the linear map after.
+#[derive(Clone, Copy, Debug)]
+pub struct TableWindow {
+    offset: u64,
+}
+
+impl TableWindow {
+    /// Tables are at `offset` (wrapping) from their physical address.
+    ///
+    /// # Safety
+    /// Every page that is reached through the window, which is every table
+    /// linked in the tables it is used for and every frame made by
+    /// [`TableWindow::frame`], must be writable RAM there while it is used, and
+    /// used for nothing else.
+    pub const unsafe fn new(offset: u64) -> Self {
+        Self { offset }
+    }
+
+    /// The frame at `pa`, to become a table.
+    ///
+    /// # Safety
+    /// Nobody else uses the page.
+    pub unsafe fn frame(self, pa: PhysAddr) -> &'static mut [AtomicU64; 512] {
+        // SAFETY: RAM by new(), exclusive by the caller; u64s of any content
+        // are valid, and a page is aligned for them.
+        unsafe { &mut *(self.virt(pa) as *mut [AtomicU64; 512]) }
+    }
+
+    fn virt(self, pa: PhysAddr) -> u64 {
+        pa.as_u64().wrapping_add(self.offset)
+    }
+}
+
+impl TableMemory<Geometry> for TableWindow {
+    type Frame = &'static mut [AtomicU64; 512];
+
+    fn table(&self, pa: PhysAddr) -> Option<&[AtomicU64; 512]> {
+        if !pa.is_aligned(PAGE_SIZE) {
+            return None;
+        }
+        // SAFETY: new()'s caller vouches for every linked table; entries are
+        // atomics, as the walker may read while the kernel writes.
+        Some(unsafe { &*(self.virt(pa) as *const [AtomicU64; 512]) })
+    }
+
+    fn before_link(&self) {
+        // The entries of a new table, in order before the descriptor that links
+        // it, for the walkers of all CPUs (Arm ARM, "Ordering and translation
+        // table walks").
+        barrier::dsb(barrier::ISHST);
+    }
+}

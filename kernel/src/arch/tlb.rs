@@ -1,0 +1,57 @@
+//! TLB maintenance: executes the flushes that `early_mmu` asks for.
+
+use core::arch::asm;
+
+use aarch64_cpu::asm::barrier;
+use early_mmu::{Flush, TlbMaintenance};
+
+/// This CPU's instructions.
+struct InnerShareable;
+
+impl TlbMaintenance for InnerShareable {
+    fn store_barrier(&self) {
+        barrier::dsb(barrier::ISHST);
+    }
+
+    fn invalidate_leaf(&self, operand: u64) {
+        // SAFETY: forgetting a translation only makes it be walked again.
+        unsafe { asm!("tlbi vaale1is, {}", in(reg) operand, options(nostack, preserves_flags)) }
+    }
+
+    fn invalidate_walk(&self, operand: u64) {
+        // SAFETY: as above.
+        unsafe { asm!("tlbi vaae1is, {}", in(reg) operand, options(nostack, preserves_flags)) }
+    }
+
+    fn invalidate_all(&self) {
+        // SAFETY: as above.
+        unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) }
+    }
+
+    fn completion_barrier(&self) {
+        barrier::dsb(barrier::ISH);
+    }
+
+    fn context_synchronization(&self) {
+        barrier::isb(barrier::SY);
+    }
+}
+
+/// Puts a change of live tables into effect.
+pub fn execute(flush: Flush) {
+    flush.execute(&InnerShareable);
+}
+
+/// Forgets every EL1 translation on this CPU, after system registers changed.
+pub fn flush_all_local() {
+    // SAFETY: as above. The DSB waits for the TLBI, the ISB keeps what follows
+    // from using a translation fetched before it.
+    unsafe {
+        asm!(
+            "tlbi vmalle1",
+            "dsb nsh",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    }
+}

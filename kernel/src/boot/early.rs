@@ -1,0 +1,292 @@
+//! The early stage: Rust with the MMU off, at the physical address.
+//!
+//! Called by `head.S` after relocation. Reads the device tree, builds the
+//! kernel's tables, and says what `enable_mmu.S` shall write. All memory is
+//! Device memory here: no unaligned access and no exclusives, so no locks.
+//! Nothing that points into the image may be kept: it moves.
+
+use early_mmu::{
+    Flags, Mapping, PAGE_KERNEL, PROT_DEVICE_nGnRE, PageTable, PhysAddr, VaRange, VirtAddr,
+};
+use platform::cmdline::{self, Options};
+use platform::fdt::{self, FdtError, HEADER_BYTES};
+use platform::range::PhysRange;
+
+use super::DEFAULT_FDT_PA;
+use super::info::{BootInfo, boot_info_mut};
+use crate::arch::mmu::{MmuRegisters, TableWindow};
+use crate::arch::{cache, cpu, guarded, power};
+use crate::drivers::pl011;
+use crate::logger::{early_info, early_warn};
+use crate::mm::frames::{FrameRun, MemblockFrames, static_frames};
+use crate::mm::layout::PAGE_SIZE;
+use crate::mm::linear::{self, LinearMap};
+use crate::mm::{KernelTables, fixmap, image};
+use crate::stage::{self, Stage};
+use crate::{console, logger};
+
+static mut MMU_REGISTERS: MmuRegisters = MmuRegisters::new();
+
+/// The kernel's level-0 table.
+#[repr(C, align(4096))]
+struct RootTable([u64; 512]);
+
+/// In .bss: the one table that must be zero to begin with.
+#[unsafe(link_section = ".bss.swapper_pg_dir")]
+static mut SWAPPER_PG_DIR: RootTable = RootTable([0; 512]);
+
+#[unsafe(no_mangle)]
+extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const MmuRegisters {
+    // SAFETY: head.S calls this once, before anything reads it.
+    let boot = unsafe { boot_info_mut() };
+    boot.image_pa = image_pa;
+    boot.entry_el = current_el >> 2 & 3;
+
+    stage::enter(Stage::Fdt);
+    boot.fdt = read_device_tree(fdt_pa, boot);
+    let bootargs = boot.firmware.bootargs;
+    let options = cmdline::parse(bootargs.as_str(), |ignored| {
+        early_warn!("command line: {ignored}")
+    });
+    logger::set_level(options.log_level);
+    power::configure(boot.firmware.psci, options.exit);
+    open_console(boot, &options);
+    early_info!(
+        "Booting at EL{}, image at {image_pa:#x}, MIDR {:#010x}",
+        boot.entry_el,
+        cpu::midr()
+    );
+
+    let ips = check_cpu();
+    reserve(boot);
+
+    stage::enter(Stage::EarlyMmu);
+    boot.pa_bits = cpu::pa_bits(ips);
+    boot.swapper_pa = swapper_pa().as_u64();
+    build_tables(boot, &options);
+
+    // SAFETY: nobody else refers to it; head.S reads it through the pointer.
+    let registers = unsafe { &mut *(&raw mut MMU_REGISTERS) };
+    registers.set(
+        PhysAddr::new(image_pa + image::idmap_pg_dir_offset()),
+        swapper_pa(),
+        ips,
+    );
+    stage::enter(Stage::MmuOn);
+    registers
+}
+
+/// Physical address of `swapper_pg_dir`, while the MMU is off.
+fn swapper_pa() -> PhysAddr {
+    PhysAddr::new((&raw const SWAPPER_PG_DIR).addr() as u64)
+}
+
+/// Finds the device tree, reads it into `boot`, and returns where it is.
+fn read_device_tree(passed_pa: u64, boot: &mut BootInfo) -> PhysRange {
+    let fdt_pa = if passed_pa == 0 {
+        DEFAULT_FDT_PA
+    } else {
+        passed_pa
+    };
+    let image = image::phys(boot.image_pa);
+    match locate(fdt_pa, image).and_then(|range| {
+        // SAFETY: locate() saw a device tree there, which is not the image, and
+        // nobody writes to it while the early stage runs.
+        let blob = unsafe {
+            core::slice::from_raw_parts(range.start as *const u8, range.size_bytes() as usize)
+        };
+        fdt::read(blob, &mut boot.firmware).map_err(Unusable::Fdt)?;
+        Ok(range)
+    }) {
+        Ok(range) => range,
+        Err(error) => {
+            console::open_default();
+            panic!("no usable device tree at {fdt_pa:#x} (x0 was {passed_pa:#x}): {error}");
+        }
+    }
+}
+
+/// Why there is no device tree.
+enum Unusable {
+    /// Not 8-byte aligned, as the boot protocol wants it.
+    Misaligned,
+    /// Nothing answers at the address.
+    Unreachable,
+    /// It lies where the kernel is.
+    InImage,
+    /// What is there is no device tree.
+    Fdt(FdtError),
+}
+
+impl core::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Misaligned => f.write_str("not 8-byte aligned"),
+            Self::Unreachable => f.write_str("reading it aborts"),
+            Self::InImage => f.write_str("it overlaps the kernel image"),
+            Self::Fdt(error) => error.fmt(f),
+        }
+    }
+}
+
+fn locate(fdt_pa: u64, image: PhysRange) -> Result<PhysRange, Unusable> {
+    if fdt_pa % 8 != 0 {
+        return Err(Unusable::Misaligned);
+    }
+    let header = PhysRange::new(fdt_pa, HEADER_BYTES as u64).ok_or(Unusable::Unreachable)?;
+    // SAFETY: a read of memory; if nothing is there, the abort is caught.
+    unsafe { guarded::load32(fdt_pa) }.map_err(|_| Unusable::Unreachable)?;
+    // The loader wrote the tree, maybe through its caches: header first, as it
+    // tells how long the rest is.
+    cache::clean(header);
+    // SAFETY: readable, as just seen, and any bytes will do.
+    let bytes = unsafe { (fdt_pa as *const [u8; HEADER_BYTES]).read() };
+    let size = fdt::total_size(&bytes).map_err(Unusable::Fdt)? as u64;
+    let range = PhysRange::new(fdt_pa, size).ok_or(Unusable::Unreachable)?;
+    if range.intersect(image).is_some() {
+        return Err(Unusable::InImage);
+    }
+    cache::clean(range);
+    Ok(range)
+}
+
+/// Opens the console that the command line or the device tree names.
+fn open_console(boot: &mut BootInfo, options: &Options<'_>) {
+    boot.firmware.uart = options.earlycon.or(boot.firmware.uart);
+    let opened = boot.firmware.uart.map(|uart_pa| {
+        // SAFETY: only ID registers are read before it is known for a PL011.
+        unsafe { console::open(uart_pa) }
+    });
+    if opened != Some(Ok(())) {
+        boot.firmware.uart = None;
+        console::disable();
+    }
+}
+
+/// Checks that the CPU can use the tables about to be built, and returns what
+/// TCR_EL1.IPS shall be.
+fn check_cpu() -> u64 {
+    if let Err(cpu::No4KGranule { tgran4 }) = cpu::check_4k_granule() {
+        panic!("this CPU has no 4 KiB granule: ID_AA64MMFR0_EL1.TGran4 = {tgran4:#x}");
+    }
+    match cpu::ips() {
+        Ok(ips) => ips,
+        Err(pa_range) => panic!("ID_AA64MMFR0_EL1.PARange = {pa_range:#x} is a reserved value"),
+    }
+}
+
+/// Notes what is in use already.
+fn reserve(boot: &mut BootInfo) {
+    let image = image::phys(boot.image_pa);
+    let memblock = &mut boot.firmware.memblock;
+    if !memblock.mappable(1).any(|part| part.contains(image)) {
+        panic!("the kernel image at {image} is not in RAM that the device tree lets it use");
+    }
+    for range in [Some(image), Some(boot.fdt), boot.firmware.initrd]
+        .into_iter()
+        .flatten()
+    {
+        if let Err(full) = memblock.reserved.insert(range) {
+            panic!("cannot reserve {range}: {full}");
+        }
+    }
+}
+
+/// Builds everything TTBR1 will show: image, fixmap, linear map; and adds the
+/// console to the identity map.
+fn build_tables(boot: &mut BootInfo, options: &Options<'_>) {
+    let pa_bits = boot.pa_bits;
+    // SAFETY: with the MMU off every frame is at its physical address. Tables
+    // are static ones of the image, or free RAM.
+    let window = unsafe { TableWindow::new(0) };
+    // SAFETY: taken here and only here.
+    let mut frames = unsafe { static_frames(window) };
+    let all = frames.available();
+    let mut tables = PageTable::new(swapper_pa(), VaRange::Upper, window).with_output_bits(pa_bits);
+
+    map_image(&mut tables, &mut frames, boot.image_pa);
+    match fixmap::init(&mut tables, &mut frames) {
+        Ok(flush) => flush.ignore_because("the MMU is off"),
+        Err(error) => panic!("fixmap: {error}"),
+    }
+    // The first call that must not allocate: the high stage starts by reading
+    // the device tree, and only this window shows it.
+    match fixmap::map_fdt(&mut tables, boot.fdt, PAGE_KERNEL) {
+        Ok(flush) => flush.ignore_because("the MMU is off"),
+        Err(error) => panic!("device tree: {error}"),
+    }
+    if let Some(uart_pa) = boot.firmware.uart {
+        match fixmap::map_console(&mut tables, uart_pa) {
+            Ok(flush) => flush.ignore_because("the MMU is off"),
+            Err(error) => panic!("console: {error}"),
+        }
+        let idmap_pa = PhysAddr::new(boot.image_pa + image::idmap_pg_dir_offset());
+        identity_map_console(idmap_pa, window, &mut frames, uart_pa);
+    }
+    boot.static_frames = all - frames.available();
+
+    boot.linear = LinearMap::for_banks(&boot.firmware.memblock, pa_bits);
+    let reach = boot.linear.reach(pa_bits);
+    // SAFETY: what the device tree declares as RAM and nobody reserved is free.
+    let mut frames = unsafe { MemblockFrames::new(&mut boot.firmware.memblock, window, reach) };
+    if let Err((piece, error)) = linear::map(
+        &mut tables,
+        &mut frames,
+        boot.linear,
+        reach,
+        boot.image_pa,
+        options,
+    ) {
+        panic!("linear map of {piece}: {error}");
+    }
+    let (taken, count) = frames.taken();
+    boot.linear_frames = count;
+    for &range in taken.as_slice() {
+        // SAFETY: cleaned when it was taken, and written with the caches off
+        // since. enable_mmu.S does the same for what lies in the image.
+        unsafe { cache::invalidate(range) }
+    }
+}
+
+/// Maps each segment where the image is linked; the stack guards stay holes.
+fn map_image(tables: &mut KernelTables, frames: &mut FrameRun, image_pa: u64) {
+    for segment in image::segments() {
+        // Relocation writes rodata once more, at its virtual address; the
+        // protect stage then takes that right away.
+        let prot = if segment.name == image::rodata().name {
+            PAGE_KERNEL
+        } else {
+            segment.prot
+        };
+        let mapping = Mapping {
+            va: VirtAddr::new(segment.va()),
+            pa: PhysAddr::new(image_pa + segment.start),
+            size_bytes: segment.size_bytes(),
+            prot,
+        };
+        match tables.create_mapping(mapping, Flags::NONE, frames) {
+            Ok(flush) => flush.ignore_because("the MMU is off"),
+            Err(error) => panic!("image segment {}: {error}", segment.name),
+        }
+    }
+}
+
+/// Adds the console's page to the identity map, for the way to the high stage.
+fn identity_map_console(
+    idmap_pa: PhysAddr,
+    window: TableWindow,
+    frames: &mut FrameRun,
+    uart_pa: u64,
+) {
+    let mut idmap = PageTable::new(idmap_pa, VaRange::Lower, window);
+    let mapping = Mapping {
+        va: VirtAddr::new(uart_pa),
+        pa: PhysAddr::new(uart_pa),
+        size_bytes: pl011::SIZE_BYTES.max(PAGE_SIZE),
+        prot: PROT_DEVICE_nGnRE,
+    };
+    match idmap.create_mapping(mapping, Flags::NONE, frames) {
+        Ok(flush) => flush.ignore_because("the MMU is off"),
+        Err(error) => panic!("identity map of the console: {error}"),
+    }
+}

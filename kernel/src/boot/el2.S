@@ -1,0 +1,88 @@
+// EL2 to EL1, and what happens to an image entered at EL3. Called by head.S.
+
+.section .head.text, "ax"
+
+// Leaves EL2 for EL1h with nothing trapped, and returns to its caller there.
+//   Clobbers x1-x3. No memory is touched.
+.type el2_to_el1, %function
+el2_to_el1:
+	ldr	x1, =SCTLR_EL2_MMU_OFF
+	msr	sctlr_el2, x1
+	ldr	x1, =HCR_EL2_RW		// EL1 is AArch64, nothing is routed to EL2
+	msr	hcr_el2, x1
+	isb				// what follows depends on HCR_EL2.E2H
+
+	// A CPU without FEAT_E2H0 keeps E2H set: then SCTLR_EL1 names SCTLR_EL2,
+	// EL1's own has another name, and two trap registers another layout.
+	ldr	x2, =SCTLR_EL1_MMU_OFF
+	mrs	x1, hcr_el2
+	tbnz	x1, #34, 1f		// HCR_EL2.E2H
+	msr	sctlr_el1, x2
+	mov	x2, #3			// CNTHCTL_EL2: EL1PCTEN, EL1PCEN
+	mov	x3, #0x33ff		// CPTR_EL2: RES1 bits, no trap
+	b	2f
+1:	msr	S3_5_C1_C0_0, x2	// SCTLR_EL12
+	mov	x2, #(3 << 10)
+	mov	x3, #(3 << 20)		// CPTR_EL2.FPEN
+2:	msr	cnthctl_el2, x2
+	msr	cptr_el2, x3
+	msr	cntvoff_el2, xzr
+	msr	vttbr_el2, xzr
+	msr	hstr_el2, xzr
+	mrs	x1, midr_el1
+	msr	vpidr_el2, x1
+	mrs	x1, mpidr_el1
+	msr	vmpidr_el2, x1
+	mrs	x1, mdcr_el2		// debug exceptions go to EL1; HPMN stays
+	bic	x1, x1, #(0xf << 8)	// TDRA, TDOSA, TDA, TDE
+	msr	mdcr_el2, x1
+
+	// Traps of later architecture versions, whose reset values are unknown.
+	mrs	x1, id_aa64mmfr0_el1
+	ubfx	x1, x1, #56, #4		// FGT
+	cbz	x1, 3f
+	msr	S3_4_C1_C1_4, xzr	// HFGRTR_EL2
+	msr	S3_4_C1_C1_5, xzr	// HFGWTR_EL2
+	msr	S3_4_C1_C1_6, xzr	// HFGITR_EL2
+	msr	S3_4_C3_C1_4, xzr	// HDFGRTR_EL2
+	msr	S3_4_C3_C1_5, xzr	// HDFGWTR_EL2
+3:	mrs	x1, id_aa64mmfr1_el1
+	ubfx	x1, x1, #40, #4		// HCX
+	cbz	x1, 4f
+	msr	S3_4_C1_C2_2, xzr	// HCRX_EL2
+4:
+	adr_l	x1, early_vectors	// EL1's own, before EL1 runs
+	mrs	x2, hcr_el2
+	tbnz	x2, #34, 5f
+	msr	vbar_el1, x1
+	b	6f
+5:	msr	S3_5_C12_C0_0, x1	// VBAR_EL12
+6:	mov	x1, #0x3c5		// DAIF masked, EL1h
+	msr	spsr_el2, x1
+	msr	elr_el2, x30
+	eret				// also synchronizes all of the above
+.size el2_to_el1, . - el2_to_el1
+
+// QEMU with secure=on hands an ELF over at EL3 without firmware: there is no
+// PSCI to switch off with. Say so, and leave by semihosting where it is offered.
+.type refuse_el3, %function
+refuse_el3:
+	adr_l	x0, el3_message
+	bl	early_puts
+	adr_l	x1, park_vectors	// without semihosting HLT is undefined
+	msr	vbar_el3, x1
+	isb
+	adr_l	x1, semihosting_exit
+	mov	w0, #0x20		// SYS_EXIT_EXTENDED
+	hlt	#0xf000
+	b	park
+.size refuse_el3, . - refuse_el3
+
+.balign 8
+semihosting_exit:
+	.quad	0x20026, 1		// ADP_Stopped_ApplicationExit, status 1
+el3_message:
+	.ascii	"boot: entered at EL3, which this kernel does not run at: start it at EL2 or EL1"
+	.ascii	" (QEMU: -machine virt,secure=off, or give the Image instead of the ELF)\n"
+	.asciz	"boot: FAIL\n"
+.balign 4

@@ -1,0 +1,226 @@
+// The first instructions: from the loader's jump to the MMU's first walk.
+// Runs before anything; hands over to early.rs (MMU off) and kmain (MMU on).
+//
+// Entry, as the Linux arm64 boot protocol has it: x0 = physical address of the
+// device tree (0 from QEMU's ELF loader), MMU off, any 2 MiB-aligned base,
+// EL2 or EL1. Everything is PC-relative until the image has been relocated.
+//
+// Register use, from primary_entry to kmain:
+//   x19  CurrentEL at entry
+//   x21  device tree, physical address
+//   x22  image (_text), physical address
+//   x23  x22 - KIMAGE_VADDR: what relocation adds while the MMU is off
+
+// Address of a symbol within 4 GiB, relative to the PC.
+.macro adr_l, reg, symbol
+	adrp	\reg, \symbol
+	add	\reg, \reg, :lo12:\symbol
+.endm
+
+.section .head.text, "ax"
+
+// The Image header (Linux: Documentation/arch/arm64/booting.rst).
+	nop
+	b	primary_entry
+	.quad	0			// text_offset: at the base itself
+	.quad	_image_size		// with what the file does not hold
+	.quad	IMAGE_FLAGS		// little-endian, granule, anywhere in PA
+	.quad	0, 0, 0
+	.ascii	"ARM\x64"
+	.long	0			// no PE header
+	.asciz	"early_mmu mini-kernel"	// tells this image from other Images
+	.balign	4
+
+.type primary_entry, %function
+primary_entry:
+	mov	x21, x0
+	mrs	x19, CurrentEL
+
+	// From here on an exception says what it is, at each EL.
+	adr_l	x1, early_vectors
+	cmp	x19, #(2 << 2)
+	b.hi	1f
+	b.eq	2f
+	msr	vbar_el1, x1
+	b	3f
+1:	msr	vbar_el3, x1
+	b	3f
+2:	msr	vbar_el2, x1
+3:	isb				// VBAR before the first thing that can fault
+	msr	daifset, #0xf		// U-Boot leaves SError unmasked
+
+	// QEMU's ELF loader starts every CPU here, all with x0 = 0: the others
+	// park before they touch memory. A CPU that brings a device tree is the
+	// one that the boot protocol lets in, whatever its number.
+	mrs	x1, mpidr_el1
+	ldr	x2, =0xff00ffffff	// Aff3, Aff2, Aff1, Aff0
+	tst	x1, x2
+	b.eq	5f
+	cbz	x21, park
+5:
+	cmp	x19, #(2 << 2)
+	b.hi	refuse_el3
+	b.ne	6f
+	bl	el2_to_el1
+6:
+	ldr	x1, =SCTLR_EL1_MMU_OFF
+	msr	sctlr_el1, x1
+	isb				// alignment checks on before the first access
+
+	// The loader cleaned what it loaded, not the rest of image_size: write
+	// back what it may have left dirty there, lest an eviction overwrite
+	// what is stored below with the caches off.
+	adr_l	x0, __bss_start
+	adr_l	x1, _end
+	bl	dcache_clean_inval_poc
+
+	adr_l	x1, init_stack_top
+	mov	sp, x1
+	mov	x29, xzr		// the end of every call trace
+	mov	x30, xzr
+
+	adr_l	x22, _text
+	ldr	x1, =KIMAGE_VADDR
+	sub	x23, x22, x1
+	mov	x0, x23
+	mov	x1, x23
+	bl	relocate_image
+
+	adr_l	x0, __bss_start
+	adr_l	x1, __bss_stop
+	bl	zero
+	bl	create_idmap
+
+	adr_l	x1, vectors		// Rust can run: full reports from here on
+	msr	vbar_el1, x1
+	isb
+
+	mov	x0, x21
+	mov	x1, x22
+	mov	x2, x19
+	bl	early_main		// x0 = MmuRegisters
+
+	bl	enable_mmu
+
+	// Still at the physical address, now through the identity map.
+	adr_l	x8, primary_switched
+	sub	x8, x8, x23
+	br	x8
+.size primary_entry, . - primary_entry
+
+// At KIMAGE_VADDR. TTBR0 still holds the identity map, which is what every
+// pointer of the first relocation pass needs until the second is done.
+.type primary_switched, %function
+primary_switched:
+	mov	x0, xzr
+	mov	x1, xzr
+	bl	relocate_image
+
+	adr_l	x1, vectors
+	msr	vbar_el1, x1
+	isb				// vectors before anything that can fault high
+	adr_l	x1, init_stack_top
+	mov	sp, x1
+	mov	x29, xzr
+	mov	x30, xzr
+	bl	kmain
+.size primary_switched, . - primary_switched
+
+// Adds a displacement to every pointer that the linker could not fix.
+//   In:  x0 = added to where each pointer lies, x1 = added to its value
+//   Clobbers x2-x6. The build lets no relocation but R_AARCH64_RELATIVE pass.
+.type relocate_image, %function
+relocate_image:
+	adr_l	x2, __rela_start
+	adr_l	x3, __rela_end
+1:	cmp	x2, x3
+	b.hs	2f
+	ldr	x4, [x2]		// r_offset
+	ldr	x6, [x2, #16]		// r_addend: a second pass starts from it again
+	add	x2, x2, #24
+	add	x6, x6, x1
+	str	x6, [x4, x0]
+	b	1b
+2:	ret
+.size relocate_image, . - relocate_image
+
+//   In:  x0 = start, x1 = end, both 16-byte aligned. Clobbers x0.
+.type zero, %function
+zero:
+1:	cmp	x0, x1
+	b.hs	2f
+	stp	xzr, xzr, [x0], #16
+	b	1b
+2:	ret
+.size zero, . - zero
+
+// The identity map of the image, in static tables, page by page: text is
+// read-only and executable, the rest writable and never executable. early.rs
+// adds the UART once the device tree has named it.
+//   In:  x22. Clobbers x0-x5, x9, x10.
+.type create_idmap, %function
+create_idmap:
+	mov	x10, x30
+	adr_l	x0, idmap_pg_dir
+	adr_l	x1, idmap_end
+	bl	zero
+
+	adr_l	x0, idmap_pg_dir	// level 0
+	adr_l	x1, idmap_level1
+	orr	x2, x1, #DESC_TABLE
+	ubfx	x3, x22, #39, #9
+	str	x2, [x0, x3, lsl #3]
+	adr_l	x0, idmap_level2
+	orr	x2, x0, #DESC_TABLE
+	ubfx	x3, x22, #30, #9
+	str	x2, [x1, x3, lsl #3]
+	adr_l	x1, idmap_level3
+	orr	x2, x1, #DESC_TABLE
+	ubfx	x3, x22, #21, #9
+	str	x2, [x0, x3, lsl #3]
+
+	// The image is 2 MiB-aligned and no larger: level 3 from its first entry.
+	ldr	x2, =PAGE_KERNEL_ROX
+	adr_l	x3, _etext
+	mov	x4, x22
+	bl	1f
+	ldr	x2, =PAGE_KERNEL
+	adr_l	x3, _end
+	bl	1f
+	ret	x10
+1:	orr	x5, x4, x2
+	str	x5, [x1], #8
+	add	x4, x4, #4096
+	cmp	x4, x3
+	b.lo	1b
+	ret
+.size create_idmap, . - create_idmap
+
+.type park, %function
+park:
+	wfi
+	b	park
+.size park, . - park
+
+.section .noinit.pgdir, "aw", %nobits
+	.balign	4096
+.global idmap_pg_dir
+idmap_pg_dir:	.space	4096
+idmap_level1:	.space	4096
+idmap_level2:	.space	4096
+idmap_level3:	.space	4096
+idmap_end:
+
+// Each guard stays unmapped, and fills a page of the largest granule.
+.section .noinit.stacks, "aw", %nobits
+	.balign	65536
+.global init_stack_guard
+init_stack_guard:	.space	65536
+			.space	65536
+.global init_stack_top
+init_stack_top:
+.global exception_stack_guard
+exception_stack_guard:	.space	65536
+			.space	65536
+.global exception_stack_top
+exception_stack_top:

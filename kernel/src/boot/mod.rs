@@ -1,0 +1,63 @@
+//! From the loader's jump to `kmain`.
+//!
+//! `head.S` runs first and calls [`early`] once Rust can run; `enable_mmu.S`
+//! turns the MMU on and `head.S` jumps high.
+
+use core::arch::global_asm;
+
+use early_mmu::descriptor::TABLE_OR_PAGE;
+use early_mmu::{PAGE_KERNEL, PAGE_KERNEL_ROX};
+
+use crate::mm::layout::KIMAGE_VADDR;
+
+pub mod early;
+pub mod info;
+
+/// Where output goes before a device tree has been read: QEMU's `virt`.
+pub const DEFAULT_UART_PA: u64 = 0x0900_0000;
+
+/// Where QEMU's `virt` leaves its device tree if the loader passed none, as the
+/// ELF loader does: at the start of RAM.
+pub const DEFAULT_FDT_PA: u64 = 0x4000_0000;
+
+/// Image header flags: bits 2:1 = 1, a 4 KiB granule; bit 3, any 2 MiB-aligned
+/// address will do; bit 0 clear, little-endian.
+const IMAGE_FLAGS: u64 = 0b1010;
+
+/// MMU and caches off, little-endian; alignment checks of data and SP on, so
+/// that an unaligned access faults under QEMU as it does on a core that treats
+/// all memory as Device. The rest is RES1 in ARMv8.0 (Arm ARM, SCTLR_EL1).
+const SCTLR_EL1_MMU_OFF: u64 = 0x30d0_080a;
+
+/// The same for EL2 (Arm ARM, SCTLR_EL2: RES1 bits), where nothing is accessed.
+const SCTLR_EL2_MMU_OFF: u64 = 0x30c5_0830;
+
+/// HCR_EL2.RW: EL1 is AArch64.
+const HCR_EL2_RW: u64 = 1 << 31;
+
+global_asm!(
+    ".set KIMAGE_VADDR, {kimage_vaddr}",
+    ".set IMAGE_FLAGS, {image_flags}",
+    ".set SCTLR_EL1_MMU_OFF, {sctlr_el1}",
+    ".set SCTLR_EL2_MMU_OFF, {sctlr_el2}",
+    ".set HCR_EL2_RW, {hcr_el2}",
+    ".set DESC_TABLE, {table}",
+    ".set PAGE_KERNEL, {page_kernel}",
+    ".set PAGE_KERNEL_ROX, {page_kernel_rox}",
+    ".set DEFAULT_UART_PA, {uart}",
+    include_str!("head.S"),
+    include_str!("el2.S"),
+    include_str!("early_vectors.S"),
+    include_str!("cache.S"),
+    include_str!("enable_mmu.S"),
+    ".ltorg",
+    kimage_vaddr = const KIMAGE_VADDR,
+    image_flags = const IMAGE_FLAGS,
+    sctlr_el1 = const SCTLR_EL1_MMU_OFF,
+    sctlr_el2 = const SCTLR_EL2_MMU_OFF,
+    hcr_el2 = const HCR_EL2_RW,
+    table = const TABLE_OR_PAGE,
+    page_kernel = const PAGE_KERNEL.bits() | TABLE_OR_PAGE,
+    page_kernel_rox = const PAGE_KERNEL_ROX.bits() | TABLE_OR_PAGE,
+    uart = const DEFAULT_UART_PA,
+);

@@ -1,0 +1,3 @@
+//! Devices. The UART is all a boot needs.
+
+pub mod pl011;

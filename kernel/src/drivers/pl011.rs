@@ -1,0 +1,164 @@
+//! PL011 UART, output only (Arm DDI 0183, PrimeCell UART PL011 TRM).
+//!
+//! Not trusted: an address becomes a UART only after its PrimeCell ID said so,
+//! which is read with faults caught; every poll is bounded.
+
+use tock_registers::interfaces::{Readable, Writeable};
+use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
+use tock_registers::{register_bitfields, register_structs};
+
+use crate::arch::guarded;
+
+register_bitfields! {u32,
+    /// Flags.
+    UARTFR [
+        /// The transmitter still sends.
+        BUSY OFFSET(3) NUMBITS(1) [],
+        /// Transmit FIFO full.
+        TXFF OFFSET(5) NUMBITS(1) []
+    ],
+    /// Line control.
+    UARTLCR_H [
+        /// FIFOs on.
+        FEN OFFSET(4) NUMBITS(1) [],
+        /// Word length.
+        WLEN OFFSET(5) NUMBITS(2) [EightBits = 0b11]
+    ],
+    /// Control.
+    UARTCR [
+        /// The UART itself.
+        UARTEN OFFSET(0) NUMBITS(1) [],
+        /// Transmitter.
+        TXE OFFSET(8) NUMBITS(1) [],
+        /// Receiver.
+        RXE OFFSET(9) NUMBITS(1) []
+    ]
+}
+
+register_structs! {
+    Registers {
+        (0x000 => uartdr: WriteOnly<u32>),
+        (0x004 => _reserved0),
+        (0x018 => uartfr: ReadOnly<u32, UARTFR::Register>),
+        (0x01c => _reserved1),
+        (0x02c => uartlcr_h: ReadWrite<u32, UARTLCR_H::Register>),
+        (0x030 => uartcr: ReadWrite<u32, UARTCR::Register>),
+        (0x034 => _reserved2),
+        (0x038 => uartimsc: WriteOnly<u32>),
+        (0x03c => _reserved3),
+        (0x1000 => @END),
+    }
+}
+
+/// Polls of UARTFR before a UART counts as stuck: at 115200 baud a full FIFO
+/// takes 1.4 ms to send one character's worth, far fewer reads than this.
+const MAX_POLLS: u32 = 1 << 20;
+
+/// Size of its register block in bytes.
+pub const SIZE_BYTES: u64 = 0x1000;
+
+/// A PL011 that has been seen and set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Pl011 {
+    base: u64,
+}
+
+/// No PL011 answers at the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAPl011;
+
+/// The UART accepts no more characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stuck;
+
+impl Pl011 {
+    /// Looks for a PL011 at `base` and enables its transmitter. Baud rate and
+    /// format stay as the firmware left them, if it enabled the UART: only it
+    /// knows the clock.
+    ///
+    /// # Errors
+    /// [`NotAPl011`]; nothing was written then.
+    ///
+    /// # Safety
+    /// Reads of the page at `base` must be harmless, and if it is a PL011 it
+    /// must stay there, mapped as device memory, while the value is used.
+    pub unsafe fn probe(base: u64) -> Result<Self, NotAPl011> {
+        if base == 0 || base % SIZE_BYTES != 0 {
+            return Err(NotAPl011);
+        }
+        // UARTPeriphID0: part 0x11; UARTPCellID0..3.
+        for (offset, id) in [
+            (0xfe0, 0x11),
+            (0xff0, 0x0d),
+            (0xff4, 0xf0),
+            (0xff8, 0x05),
+            (0xffc, 0xb1),
+        ] {
+            // SAFETY: ID registers have no read side effect; if there is no
+            // PL011 the caller vouches for the page, and aborts are caught.
+            match unsafe { guarded::load32(base + offset) } {
+                Ok(value) if value & 0xff == id => {}
+                _ => return Err(NotAPl011),
+            }
+        }
+        let uart = Self { base };
+        uart.enable();
+        Ok(uart)
+    }
+
+    /// A UART that was probed before, maybe at another address.
+    ///
+    /// # Safety
+    /// `base` must map a page at which [`Pl011::probe`] succeeded.
+    pub unsafe fn at(base: u64) -> Self {
+        Self { base }
+    }
+
+    /// Where its registers are.
+    pub fn base(self) -> u64 {
+        self.base
+    }
+
+    fn registers(self) -> &'static Registers {
+        // SAFETY: probe() saw a PL011 here and its caller keeps it mapped.
+        unsafe { &*(self.base as *const Registers) }
+    }
+
+    fn enable(self) {
+        let registers = self.registers();
+        registers.uartimsc.set(0);
+        if !registers.uartcr.is_set(UARTCR::UARTEN) {
+            registers
+                .uartlcr_h
+                .write(UARTLCR_H::WLEN::EightBits + UARTLCR_H::FEN::SET);
+        }
+        registers
+            .uartcr
+            .write(UARTCR::UARTEN::SET + UARTCR::TXE::SET + UARTCR::RXE::SET);
+    }
+
+    /// Sends one byte.
+    ///
+    /// # Errors
+    /// [`Stuck`], if the FIFO stays full.
+    pub fn send(self, byte: u8) -> Result<(), Stuck> {
+        let registers = self.registers();
+        for _ in 0..MAX_POLLS {
+            if !registers.uartfr.is_set(UARTFR::TXFF) {
+                registers.uartdr.set(byte.into());
+                return Ok(());
+            }
+        }
+        Err(Stuck)
+    }
+
+    /// Waits until everything sent has left the UART, or it is stuck.
+    pub fn drain(self) {
+        let registers = self.registers();
+        for _ in 0..MAX_POLLS {
+            if !registers.uartfr.is_set(UARTFR::BUSY) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Frames for new tables: from a static pool for image and fixmap, from free
+//! RAM for the linear map.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::AtomicU64;
+
+use early_mmu::{MapError, PhysAddr, ReservedFrames, TableAlloc};
+use platform::memblock::Memblock;
+use platform::range::{PhysRange, RangeList};
+
+use crate::arch::cache;
+use crate::arch::mmu::TableWindow;
+
+use super::layout::PAGE_SIZE;
+
+/// One table frame.
+pub type Frame = &'static mut [AtomicU64; 512];
+
+/// A run of frames that are nobody else's.
+#[derive(Debug)]
+pub struct FrameRun {
+    window: TableWindow,
+    free: PhysRange,
+}
+
+impl FrameRun {
+    /// Frames of `range`, page-aligned.
+    ///
+    /// # Safety
+    /// Nobody else uses `range`, now or later, and it is reachable by `window`.
+    pub unsafe fn new(window: TableWindow, range: PhysRange) -> Self {
+        Self {
+            window,
+            free: range,
+        }
+    }
+
+    /// How many are left.
+    pub fn available(&self) -> usize {
+        (self.free.size_bytes() / PAGE_SIZE) as usize
+    }
+}
+
+impl ReservedFrames for FrameRun {
+    type Frame = Frame;
+
+    fn take(&mut self) -> (PhysAddr, Frame) {
+        let pa = PhysAddr::new(self.free.start);
+        self.free.start += PAGE_SIZE;
+        assert!(
+            self.free.start <= self.free.end,
+            "more table frames taken than reserved"
+        );
+        // SAFETY: new()'s caller gave the run away; each page is taken once.
+        (pa, unsafe { self.window.frame(pa) })
+    }
+}
+
+impl TableAlloc for FrameRun {
+    type Frame = Frame;
+    type Reserved<'a> = Self;
+
+    fn reserve(&mut self, needed: usize) -> Result<Self, MapError> {
+        let available = self.available();
+        if available < needed {
+            return Err(MapError::OutOfFrames { needed, available });
+        }
+        let start = self.free.start;
+        self.free.start += needed as u64 * PAGE_SIZE;
+        Ok(Self {
+            window: self.window,
+            free: PhysRange {
+                start,
+                end: self.free.start,
+            },
+        })
+    }
+}
+
+/// Frames from free RAM, while the MMU is off.
+pub struct MemblockFrames<'m> {
+    memblock: &'m mut Memblock,
+    window: TableWindow,
+    within: PhysRange,
+    taken: RangeList<16>,
+    count: usize,
+}
+
+impl<'m> MemblockFrames<'m> {
+    /// Frames from what is free in `memblock` and lies in `within`.
+    ///
+    /// # Safety
+    /// What `memblock` says is free must be RAM that nobody uses, and reachable
+    /// by `window`.
+    pub unsafe fn new(memblock: &'m mut Memblock, window: TableWindow, within: PhysRange) -> Self {
+        Self {
+            memblock,
+            window,
+            within,
+            taken: RangeList::new(),
+            count: 0,
+        }
+    }
+
+    /// The memory that allocation draws on.
+    pub fn memblock(&self) -> &Memblock {
+        self.memblock
+    }
+
+    /// All that was taken, and how many frames that is.
+    pub fn taken(self) -> (RangeList<16>, usize) {
+        (self.taken, self.count)
+    }
+}
+
+impl TableAlloc for MemblockFrames<'_> {
+    type Frame = Frame;
+    type Reserved<'a>
+        = FrameRun
+    where
+        Self: 'a;
+
+    fn reserve(&mut self, needed: usize) -> Result<FrameRun, MapError> {
+        let error = MapError::OutOfFrames {
+            needed,
+            available: 0,
+        };
+        let size_bytes = needed as u64 * PAGE_SIZE;
+        let range = self
+            .memblock
+            .allocate(size_bytes, PAGE_SIZE, self.within)
+            .map_err(|_| error)?;
+        self.taken.insert(range).map_err(|_| error)?;
+        self.count += needed;
+        // Whoever ran before may have left lines of it dirty.
+        cache::clean_and_invalidate(range);
+        // SAFETY: free memory until now, by new()'s caller; nobody else gets it.
+        Ok(unsafe { FrameRun::new(self.window, range) })
+    }
+}
+
+/// How many frames map image, fixmap, and the identity map's UART.
+const STATIC_FRAMES: usize = 16;
+
+#[repr(C, align(4096))]
+struct StaticPool(UnsafeCell<[[u64; 512]; STATIC_FRAMES]>);
+
+// SAFETY: only its address is used here; static_frames() gives the memory away.
+unsafe impl Sync for StaticPool {}
+
+#[unsafe(link_section = ".noinit.pgdir")]
+static STATIC_POOL: StaticPool = StaticPool(UnsafeCell::new([[0; 512]; STATIC_FRAMES]));
+
+/// The static frames, while the MMU is off.
+///
+/// # Safety
+/// Once only.
+pub unsafe fn static_frames(window: TableWindow) -> FrameRun {
+    let start = STATIC_POOL.0.get().addr() as u64;
+    let range = PhysRange {
+        start,
+        end: start + STATIC_FRAMES as u64 * PAGE_SIZE,
+    };
+    // SAFETY: nobody refers to the pool but through the one run.
+    unsafe { FrameRun::new(window, range) }
+}

@@ -1,0 +1,64 @@
+//! The kernel heap: linked_list_allocator on RAM that nobody else owns.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{self, NonNull};
+
+use linked_list_allocator::Heap;
+use platform::memblock::Memblock;
+use platform::range::PhysRange;
+use spin::mutex::SpinMutex;
+
+use super::layout::PAGE_SIZE;
+use super::linear::LinearMap;
+
+/// The most the heap takes.
+const MAX_HEAP_BYTES: u64 = 16 << 20;
+
+struct KernelHeap(SpinMutex<Heap>);
+
+#[global_allocator]
+static HEAP: KernelHeap = KernelHeap(SpinMutex::new(Heap::empty()));
+
+// SAFETY: Heap hands out disjoint, aligned blocks of the memory it was given,
+// and the lock keeps calls apart. No interrupt allocates.
+unsafe impl GlobalAlloc for KernelHeap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A null pointer makes the caller panic with the size it asked for.
+        self.0
+            .lock()
+            .allocate_first_fit(layout)
+            .map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the block came from alloc() with this layout, so is not null.
+        unsafe {
+            self.0
+                .lock()
+                .deallocate(NonNull::new_unchecked(block), layout)
+        }
+    }
+}
+
+/// Takes an eighth of what RAM is free, up to 16 MiB, in one piece. Once, with
+/// the linear map in use.
+///
+/// # Panics
+/// If there is no such piece.
+pub fn init(memblock: &mut Memblock, linear: LinearMap, reach: PhysRange) {
+    let size_bytes = (memblock.free_bytes() / 8).min(MAX_HEAP_BYTES) & !(PAGE_SIZE - 1);
+    let range = match memblock.allocate(size_bytes, PAGE_SIZE, reach) {
+        Ok(range) => range,
+        Err(error) => panic!("heap: {error}"),
+    };
+    let start = linear.virt(range.start) as *mut u8;
+    // SAFETY: RAM that was free until now, mapped writable by the linear map.
+    unsafe { HEAP.0.lock().init(start, size_bytes as usize) };
+    log::info!("heap     {range} {:>8} KiB", size_bytes >> 10);
+}
+
+/// Bytes in use and bytes free.
+pub fn usage() -> (usize, usize) {
+    let heap = HEAP.0.lock();
+    (heap.used(), heap.free())
+}

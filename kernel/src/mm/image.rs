@@ -1,0 +1,126 @@
+//! The kernel image: its segments, as the linker laid them out.
+
+use early_mmu::{PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, Prot};
+use platform::range::PhysRange;
+
+use super::layout::KIMAGE_VADDR;
+
+unsafe extern "C" {
+    static _text: u8;
+    static _etext: u8;
+    static __start_rodata: u8;
+    static __end_rodata: u8;
+    static _data: u8;
+    static _end: u8;
+    static init_stack_guard: u8;
+    static exception_stack_guard: u8;
+    static idmap_pg_dir: u8;
+}
+
+/// Size of the unmapped area below each stack: a page of the largest granule.
+const STACK_GUARD_BYTES: u64 = 64 << 10;
+
+/// A part of the image with one protection, in bytes from `_text`: the same
+/// wherever the image runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Its name in logs.
+    pub name: &'static str,
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// What may be done to it in the end.
+    pub prot: Prot,
+}
+
+impl Segment {
+    /// Its virtual address.
+    pub fn va(self) -> u64 {
+        KIMAGE_VADDR + self.start
+    }
+
+    /// Its size in bytes.
+    pub fn size_bytes(self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Where it lies in RAM, if the image lies at `image_pa`.
+    pub fn phys(self, image_pa: u64) -> PhysRange {
+        PhysRange {
+            start: image_pa + self.start,
+            end: image_pa + self.end,
+        }
+    }
+}
+
+macro_rules! offset {
+    ($symbol:ident) => {
+        (&raw const $symbol).addr() as u64 - (&raw const _text).addr() as u64
+    };
+}
+
+/// Code: read and execute.
+pub fn text() -> Segment {
+    Segment {
+        name: "text",
+        start: 0,
+        end: offset!(_etext),
+        prot: PAGE_KERNEL_ROX,
+    }
+}
+
+/// Constants, and what relocation patches: read-only once it is done.
+pub fn rodata() -> Segment {
+    let (start, end) = (offset!(__start_rodata), offset!(__end_rodata));
+    Segment {
+        name: "rodata",
+        start,
+        end,
+        prot: PAGE_KERNEL_RO,
+    }
+}
+
+/// Variables, stacks and static tables, in pieces: the guard below each stack
+/// is left out.
+pub fn data() -> [Segment; 3] {
+    let guards = stack_guards();
+    let piece = |name, start, end| Segment {
+        name,
+        start,
+        end,
+        prot: PAGE_KERNEL,
+    };
+    [
+        piece("data", offset!(_data), guards[0].start),
+        piece("init stack", guards[0].end, guards[1].start),
+        piece("exception stack", guards[1].end, offset!(_end)),
+    ]
+}
+
+/// The guards, as offsets from `_text`.
+pub fn stack_guards() -> [PhysRange; 2] {
+    [offset!(init_stack_guard), offset!(exception_stack_guard)].map(|start| PhysRange {
+        start,
+        end: start + STACK_GUARD_BYTES,
+    })
+}
+
+/// All mapped segments, ascending.
+pub fn segments() -> [Segment; 5] {
+    let [data, init_stack, exception_stack] = data();
+    [text(), rodata(), data, init_stack, exception_stack]
+}
+
+/// The whole image in RAM.
+pub fn phys(image_pa: u64) -> PhysRange {
+    PhysRange {
+        start: image_pa,
+        end: image_pa + offset!(_end),
+    }
+}
+
+/// The identity map's level-0 table, as an offset from `_text`.
+pub fn idmap_pg_dir_offset() -> u64 {
+    offset!(idmap_pg_dir)
+}

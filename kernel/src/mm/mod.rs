@@ -1,0 +1,82 @@
+//! Memory: who lies where, what may be done to it, and how it got mapped.
+
+pub mod fixmap;
+pub mod frames;
+pub mod heap;
+pub mod image;
+pub mod layout;
+pub mod linear;
+pub mod protect;
+pub mod ptdump;
+
+use early_mmu::{Granule4K, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr, VaRange};
+use platform::fdt::wipe_seeds;
+
+use crate::arch::mmu::TableWindow;
+use crate::boot::info::BootInfo;
+
+/// Tables of this kernel: 4 KiB granule, 48-bit virtual addresses.
+pub type Geometry = Granule4K<48>;
+/// The kernel's own tables, for TTBR1.
+pub type KernelTables = PageTable<Geometry, TableWindow>;
+
+/// The live kernel tables, seen through the linear map. Linux: `init_mm`.
+pub fn kernel_tables(boot: &BootInfo) -> KernelTables {
+    // SAFETY: every table is in the image or in RAM taken for it, and the
+    // linear map shows all of it writable; nothing else uses that memory.
+    let window = unsafe { TableWindow::new(boot.linear.offset()) };
+    PageTable::new(PhysAddr::new(boot.swapper_pa), VaRange::Upper, window)
+        .with_output_bits(boot.pa_bits)
+}
+
+/// Logs what memory there is and what it took to map it.
+pub fn report(boot: &BootInfo) {
+    let memblock = &boot.firmware.memblock;
+    for bank in memblock.memory.as_slice() {
+        log::info!("RAM      {bank} {:>8} KiB", bank.size_bytes() >> 10);
+    }
+    for range in memblock.reserved.as_slice() {
+        log::info!("reserved {range} {:>8} KiB", range.size_bytes() >> 10);
+    }
+    for range in memblock.nomap.as_slice() {
+        log::info!("no-map   {range} {:>8} KiB", range.size_bytes() >> 10);
+    }
+    if boot.firmware.dropped_banks != 0 {
+        log::warn!(
+            "{} memory banks of the device tree are unusable",
+            boot.firmware.dropped_banks
+        );
+    }
+    if boot.linear.clipped_bytes != 0 {
+        log::warn!(
+            "{} KiB of RAM lie beyond the linear map and are not used",
+            boot.linear.clipped_bytes >> 10
+        );
+    }
+    log::info!(
+        "table frames: 1 root, {} static for image and fixmap, {} for the linear map",
+        boot.static_frames,
+        boot.linear_frames
+    );
+}
+
+/// Takes the device tree over: wipes the seeds in it, then makes it read-only.
+///
+/// # Panics
+/// If its window cannot be mapped: the early stage linked the tables for it.
+pub fn setup_fdt(tables: &mut KernelTables, fdt_pa: u64) {
+    let (start, size) = match fixmap::remap_fdt(tables, fdt_pa, PAGE_KERNEL) {
+        Ok(window) => window,
+        Err(error) => panic!("device tree, to be written: {error}"),
+    };
+    // SAFETY: mapped read-write just now, and nobody else refers to it.
+    let blob = unsafe { core::slice::from_raw_parts_mut(start, size) };
+    match wipe_seeds(blob) {
+        Ok(0) => {}
+        Ok(count) => log::info!("device tree: {count} seeds wiped"),
+        Err(error) => log::warn!("device tree: seeds not wiped: {error}"),
+    }
+    if let Err(error) = fixmap::remap_fdt(tables, fdt_pa, PAGE_KERNEL_RO) {
+        panic!("device tree, to be read: {error}");
+    }
+}

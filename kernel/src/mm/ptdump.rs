@@ -1,0 +1,47 @@
+//! What the live tables hold: for the log, and for the W+X check.
+
+use super::KernelTables;
+use super::layout::{FIXADDR_START, KIMAGE_VADDR, PAGE_END, PAGE_OFFSET};
+
+/// Parts of the address space, as the log names them.
+const AREAS: [(u64, &str); 4] = [
+    (PAGE_OFFSET, "Linear Mapping"),
+    (PAGE_END, "nothing"),
+    (KIMAGE_VADDR, "Kernel Image"),
+    (FIXADDR_START, "Fixmap"),
+];
+
+/// Logs every region: addresses, size, level, block size, protection.
+pub fn report(tables: &KernelTables) {
+    let mut area = "";
+    for region in tables.regions() {
+        let start = region.va.as_u64();
+        let now = AREAS
+            .iter()
+            .rev()
+            .find(|(from, _)| *from <= start)
+            .map_or("", |(_, name)| name);
+        if now != area {
+            area = now;
+            log::info!("---[ {area} ]---");
+        }
+        log::info!("{region}");
+    }
+}
+
+/// Whether no page is both writable and executable. Linux: `ptdump_check_wx`.
+pub fn check_wx(tables: &KernelTables) -> bool {
+    let mut bad_pages = 0;
+    for region in tables
+        .regions()
+        .filter(|region| region.is_writable_and_executable())
+    {
+        log::error!("W+X: {region}");
+        bad_pages += region.size_bytes / super::layout::PAGE_SIZE;
+    }
+    match bad_pages {
+        0 => log::info!("Checked W+X mappings: passed, no W+X pages found"),
+        _ => log::error!("Checked W+X mappings: FAILED, {bad_pages} W+X pages found"),
+    }
+    bad_pages == 0
+}

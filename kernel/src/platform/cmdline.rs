@@ -1,0 +1,291 @@
+//! The kernel command line: which words there are and what they mean.
+
+use core::fmt;
+
+use log::LevelFilter;
+
+/// Longest command line kept, in bytes, as on Linux arm64.
+pub const COMMAND_LINE_SIZE: usize = 2048;
+
+/// The command line as it was passed, cut at [`COMMAND_LINE_SIZE`].
+#[derive(Clone, Copy, Debug)]
+pub struct CommandLine {
+    bytes: [u8; COMMAND_LINE_SIZE],
+    len: usize,
+}
+
+impl CommandLine {
+    /// No word.
+    pub const EMPTY: Self = Self {
+        bytes: [0; COMMAND_LINE_SIZE],
+        len: 0,
+    };
+
+    /// A copy of `line`.
+    pub fn new(line: &str) -> Self {
+        let mut copy = Self::EMPTY;
+        copy.len = line.floor_char_boundary(COMMAND_LINE_SIZE);
+        copy.bytes[..copy.len].copy_from_slice(&line.as_bytes()[..copy.len]);
+        copy
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
+        core::str::from_utf8(bytes).unwrap_or("")
+    }
+}
+
+/// How the linear map is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LinearMode {
+    /// The largest blocks that fit.
+    #[default]
+    Auto,
+    /// Pages only.
+    Page,
+}
+
+/// What becomes read-only in the protect stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RodataMode {
+    /// Nothing: rodata stays writable.
+    Off,
+    /// The kernel's rodata, and the linear map's alias of its text.
+    #[default]
+    On,
+    /// Also the linear map's alias of rodata.
+    Full,
+}
+
+/// How the kernel ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ExitMode {
+    /// PSCI SYSTEM_OFF.
+    #[default]
+    Psci,
+    /// Semihosting exit: the emulator's status is 0 for a good boot, else 1.
+    Semihosting,
+    /// Park in WFI.
+    Halt,
+}
+
+/// What the words of the command line ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// `loglevel=0..8`: what the console shows, in Linux's numbers.
+    pub log_level: LevelFilter,
+    /// `linear=auto|page`.
+    pub linear: LinearMode,
+    /// `rodata=on|off|full`.
+    pub rodata: RodataMode,
+    /// `exit=psci|semihosting|halt`.
+    pub exit: ExitMode,
+    /// `selftest=all|none|GLOB`: which self-tests run, `*` for all.
+    pub selftest: &'a str,
+    /// `earlycon=pl011,ADDR`: physical address of the console.
+    pub earlycon: Option<u64>,
+    /// `ptdump`: print every region of the kernel's tables.
+    pub ptdump: bool,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self {
+            log_level: LevelFilter::Info,
+            linear: LinearMode::default(),
+            rodata: RodataMode::default(),
+            exit: ExitMode::default(),
+            selftest: "*",
+            earlycon: None,
+            ptdump: false,
+        }
+    }
+}
+
+/// A word of the command line that has no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored<'a> {
+    /// No option has that name.
+    UnknownWord(&'a str),
+    /// The option exists, its value does not.
+    BadValue(&'a str),
+}
+
+impl fmt::Display for Ignored<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownWord(word) => write!(f, "unknown word `{word}` ignored"),
+            Self::BadValue(word) => write!(f, "`{word}`: no such value, default kept"),
+        }
+    }
+}
+
+/// Reads a command line; a later word overrides an earlier one. What cannot be
+/// used goes to `ignored`: a boot never fails for a word it does not know.
+pub fn parse<'a>(line: &'a str, mut ignored: impl FnMut(Ignored<'a>)) -> Options<'a> {
+    let mut options = Options::default();
+    for word in line.split_ascii_whitespace() {
+        match apply(&mut options, word) {
+            Ok(()) => {}
+            Err(why) => ignored(why),
+        }
+    }
+    options
+}
+
+fn apply<'a>(options: &mut Options<'a>, word: &'a str) -> Result<(), Ignored<'a>> {
+    let (name, value) = word
+        .split_once('=')
+        .map_or((word, None), |(n, v)| (n, Some(v)));
+    let bad = Ignored::BadValue(word);
+    match (name, value) {
+        ("loglevel", value) => options.log_level = value.and_then(log_level).ok_or(bad)?,
+        ("linear", Some("auto")) => options.linear = LinearMode::Auto,
+        ("linear", Some("page")) => options.linear = LinearMode::Page,
+        ("rodata", Some("off")) => options.rodata = RodataMode::Off,
+        ("rodata", Some("on")) => options.rodata = RodataMode::On,
+        ("rodata", Some("full")) => options.rodata = RodataMode::Full,
+        ("exit", Some("psci")) => options.exit = ExitMode::Psci,
+        ("exit", Some("semihosting")) => options.exit = ExitMode::Semihosting,
+        ("exit", Some("halt")) => options.exit = ExitMode::Halt,
+        ("selftest", Some("all")) => options.selftest = "*",
+        ("selftest", Some("none")) => options.selftest = "",
+        ("selftest", Some(glob)) if !glob.is_empty() => options.selftest = glob,
+        ("earlycon", value) => options.earlycon = Some(value.and_then(earlycon).ok_or(bad)?),
+        ("ptdump", None) => options.ptdump = true,
+        // The image runs where it is linked; said for loaders that pass it always.
+        ("nokaslr", None) => {}
+        ("linear" | "rodata" | "exit" | "selftest" | "ptdump" | "nokaslr", _) => return Err(bad),
+        _ => return Err(Ignored::UnknownWord(word)),
+    }
+    Ok(())
+}
+
+/// Linux's console levels: messages with a level below the number are shown.
+/// 4 is KERN_WARNING, 6 KERN_INFO, 7 KERN_DEBUG.
+fn log_level(value: &str) -> Option<LevelFilter> {
+    Some(match value.parse::<u8>().ok()? {
+        0..=3 => LevelFilter::Off,
+        4 => LevelFilter::Error,
+        5..=6 => LevelFilter::Warn,
+        7 => LevelFilter::Info,
+        8 => LevelFilter::Debug,
+        _ => return None,
+    })
+}
+
+/// `pl011,0x9000000`, as Linux writes it; an `mmio32,` or `mmio,` between is fine.
+fn earlycon(value: &str) -> Option<u64> {
+    let address = value.strip_prefix("pl011,")?;
+    let address = address
+        .strip_prefix("mmio32,")
+        .or(address.strip_prefix("mmio,"))
+        .unwrap_or(address);
+    let address = address.split(',').next()?;
+    match address.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => address.parse().ok(),
+    }
+}
+
+/// Whether `name` matches `glob`, in which `*` stands for any run of characters.
+pub fn glob_matches(glob: &str, name: &str) -> bool {
+    let (glob, name) = (glob.as_bytes(), name.as_bytes());
+    let (mut g, mut n) = (0, 0);
+    // Where to take up again: after the last star, one character further on.
+    let mut retry = None;
+    while n < name.len() {
+        if glob.get(g) == Some(&b'*') {
+            g += 1;
+            retry = Some((g, n + 1));
+        } else if glob.get(g) == Some(&name[n]) {
+            (g, n) = (g + 1, n + 1);
+        } else if let Some((after_star, next)) = retry {
+            (g, n) = (after_star, next);
+            retry = Some((after_star, next + 1));
+        } else {
+            return false;
+        }
+    }
+    glob[g..].iter().all(|&byte| byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec::Vec;
+
+    fn parsed(line: &str) -> (Options<'_>, Vec<Ignored<'_>>) {
+        let mut ignored = Vec::new();
+        let options = parse(line, |word| ignored.push(word));
+        (options, ignored)
+    }
+
+    #[test]
+    fn every_option_is_read() {
+        let (o, ignored) = parsed(
+            " loglevel=8 linear=page\trodata=full nokaslr selftest=mmu.* exit=halt \
+             earlycon=pl011,0x9000000 ptdump\n",
+        );
+        assert_eq!(ignored, []);
+        assert_eq!(o.log_level, LevelFilter::Debug);
+        assert_eq!(
+            (o.linear, o.rodata, o.exit),
+            (LinearMode::Page, RodataMode::Full, ExitMode::Halt)
+        );
+        assert_eq!(
+            (o.selftest, o.earlycon, o.ptdump),
+            ("mmu.*", Some(0x900_0000), true)
+        );
+    }
+
+    #[test]
+    fn the_last_word_wins() {
+        assert_eq!(parsed("rodata=off rodata=on").0.rodata, RodataMode::On);
+        assert_eq!(parsed("selftest=none selftest=all").0.selftest, "*");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_and_changes_nothing() {
+        let line = "quiet loglevel=9 loglevel linear=huge exit earlycon=uart,1 selftest= ptdump=1";
+        let (o, ignored) = parsed(line);
+        assert_eq!(ignored.len(), 8);
+        assert_eq!(ignored[0], Ignored::UnknownWord("quiet"));
+        assert!(
+            ignored[1..]
+                .iter()
+                .all(|i| matches!(i, Ignored::BadValue(_)))
+        );
+        assert_eq!(o.log_level, LevelFilter::Info);
+        assert_eq!((o.earlycon, o.ptdump, o.selftest), (None, false, "*"));
+    }
+
+    #[test]
+    fn log_levels_are_linux_numbers() {
+        let levels: Vec<_> = (0..=8)
+            .map(|n| parsed(&std::format!("loglevel={n}")).0.log_level as u8)
+            .collect();
+        assert_eq!(levels, [0, 0, 0, 0, 1, 2, 2, 3, 4]);
+    }
+
+    #[test]
+    fn globs() {
+        for (glob, name, matches) in [
+            ("*", "", true),
+            ("*", "x", true),
+            ("", "x", false),
+            ("mmu.*", "mmu.edges", true),
+            ("mmu.*", "heap.alloc", false),
+            ("*edges*", "mmu.edges", true),
+            ("*edges*", "mmu.edges.all", true),
+            ("m*u*s", "mmu.edges", true),
+            ("m*u*x", "mmu.edges", false),
+            ("**", "x", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(glob_matches(glob, name), matches, "{glob} {name}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Half-open ranges of physical addresses, and a sorted list of them.
+
+use core::fmt;
+
+/// A half-open range of physical addresses, in bytes; never wraps.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct PhysRange {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+}
+
+impl PhysRange {
+    /// The range of `size_bytes` at `start`; `None` if it is empty or wraps.
+    pub const fn new(start: u64, size_bytes: u64) -> Option<Self> {
+        match start.checked_add(size_bytes) {
+            Some(end) if size_bytes != 0 => Some(Self { start, end }),
+            _ => None,
+        }
+    }
+
+    /// Its length in bytes.
+    pub const fn size_bytes(self) -> u64 {
+        self.end - self.start
+    }
+
+    /// The part of it that lies in `other`.
+    pub fn intersect(self, other: Self) -> Option<Self> {
+        let start = self.start.max(other.start);
+        let end = self.end.min(other.end);
+        (start < end).then_some(Self { start, end })
+    }
+
+    /// Whether `other` lies wholly in it.
+    pub const fn contains(self, other: Self) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+
+    /// Shrunk to multiples of `align_bytes` (a power of two).
+    pub fn align_inward(self, align_bytes: u64) -> Option<Self> {
+        let start = self.start.checked_next_multiple_of(align_bytes)?;
+        let end = self.end & !(align_bytes - 1);
+        (start < end).then_some(Self { start, end })
+    }
+
+    /// Grown to multiples of `align_bytes` (a power of two).
+    pub fn align_outward(self, align_bytes: u64) -> Self {
+        let mask = align_bytes - 1;
+        Self {
+            start: self.start & !mask,
+            end: self
+                .end
+                .checked_next_multiple_of(align_bytes)
+                .unwrap_or(!mask),
+        }
+    }
+}
+
+impl fmt::Debug for PhysRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for PhysRange {
+    /// As Linux prints memory: first and last byte.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "[mem {:#018x}-{:#018x}]",
+            self.start,
+            self.end.wrapping_sub(1)
+        )
+    }
+}
+
+/// The list holds as many ranges as it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListFull;
+
+impl fmt::Display for ListFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("more ranges than this kernel keeps")
+    }
+}
+
+/// Up to `N` disjoint ranges in ascending order; neighbours are merged.
+#[derive(Clone, Copy, Debug)]
+pub struct RangeList<const N: usize> {
+    ranges: [PhysRange; N],
+    len: usize,
+}
+
+impl<const N: usize> Default for RangeList<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> RangeList<N> {
+    /// An empty list.
+    pub const fn new() -> Self {
+        Self {
+            ranges: [PhysRange { start: 0, end: 0 }; N],
+            len: 0,
+        }
+    }
+
+    /// The ranges, ascending and disjoint.
+    pub fn as_slice(&self) -> &[PhysRange] {
+        self.ranges.get(..self.len).unwrap_or(&[])
+    }
+
+    /// Adds `range`, merged with all it overlaps or touches.
+    ///
+    /// # Errors
+    /// [`ListFull`], and the list is as it was.
+    pub fn insert(&mut self, range: PhysRange) -> Result<(), ListFull> {
+        let ranges = self.as_slice();
+        let first = ranges
+            .iter()
+            .position(|r| r.end >= range.start)
+            .unwrap_or(ranges.len());
+        let touched = ranges[first..]
+            .iter()
+            .take_while(|r| r.start <= range.end)
+            .count();
+        let merged = ranges[first..first + touched]
+            .iter()
+            .fold(range, |all, r| PhysRange {
+                start: all.start.min(r.start),
+                end: all.end.max(r.end),
+            });
+        let new_len = self.len + 1 - touched;
+        if new_len > N {
+            return Err(ListFull);
+        }
+        let tail = first + touched..self.len;
+        self.ranges.copy_within(tail, first + 1);
+        self.ranges[first] = merged;
+        self.len = new_len;
+        Ok(())
+    }
+
+    /// Their lengths added up, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.as_slice().iter().map(|r| r.size_bytes()).sum()
+    }
+
+    /// The parts of `range` that no range of the list covers, ascending.
+    pub fn gaps_in(&self, range: PhysRange) -> impl Iterator<Item = PhysRange> + '_ {
+        let mut at = range.start;
+        let mut covered = self.as_slice().iter();
+        core::iter::from_fn(move || {
+            while at < range.end {
+                let next = covered.find(|r| r.end > at);
+                let gap_end = next.map_or(range.end, |r| r.start.min(range.end));
+                let gap = PhysRange {
+                    start: at,
+                    end: gap_end,
+                };
+                at = next.map_or(range.end, |r| r.end);
+                if gap.start < gap.end {
+                    return Some(gap);
+                }
+            }
+            None
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    fn range(start: u64, end: u64) -> PhysRange {
+        PhysRange { start, end }
+    }
+
+    fn list(of: &[(u64, u64)]) -> RangeList<4> {
+        let mut list = RangeList::new();
+        for &(start, end) in of {
+            list.insert(range(start, end)).unwrap();
+        }
+        list
+    }
+
+    #[test]
+    fn empty_and_wrapping_ranges_do_not_exist() {
+        assert_eq!(PhysRange::new(5, 0), None);
+        assert_eq!(PhysRange::new(u64::MAX, 2), None);
+        assert_eq!(PhysRange::new(1, u64::MAX - 1), Some(range(1, u64::MAX)));
+    }
+
+    #[test]
+    fn alignment_shrinks_and_grows() {
+        assert_eq!(
+            range(1, 0x2fff).align_inward(0x1000),
+            Some(range(0x1000, 0x2000))
+        );
+        assert_eq!(range(1, 0xfff).align_inward(0x1000), None);
+        assert_eq!(range(1, 0x2fff).align_outward(0x1000), range(0, 0x3000));
+        assert_eq!(range(u64::MAX - 1, u64::MAX).align_inward(0x1000), None);
+    }
+
+    #[test]
+    fn insert_sorts_and_merges() {
+        assert_eq!(
+            list(&[(8, 9), (1, 2), (4, 5)]).as_slice(),
+            [range(1, 2), range(4, 5), range(8, 9)]
+        );
+        assert_eq!(list(&[(1, 2), (4, 5), (2, 4)]).as_slice(), [range(1, 5)]);
+        assert_eq!(list(&[(1, 9), (3, 4)]).as_slice(), [range(1, 9)]);
+        assert_eq!(list(&[(3, 4), (6, 7), (1, 9)]).as_slice(), [range(1, 9)]);
+        assert_eq!(list(&[(1, 3), (3, 5)]).as_slice(), [range(1, 5)]);
+    }
+
+    #[test]
+    fn a_full_list_refuses_and_stays() {
+        let mut full = list(&[(1, 2), (3, 4), (5, 6), (7, 8)]);
+        assert_eq!(full.insert(range(10, 11)), Err(ListFull));
+        assert_eq!(
+            full.as_slice(),
+            list(&[(1, 2), (3, 4), (5, 6), (7, 8)]).as_slice()
+        );
+        // One that merges still fits.
+        full.insert(range(2, 3)).unwrap();
+        assert_eq!(full.as_slice(), [range(1, 4), range(5, 6), range(7, 8)]);
+    }
+
+    #[test]
+    fn gaps_are_what_is_not_covered() {
+        let gaps =
+            |of: &[(u64, u64)], start, end| list(of).gaps_in(range(start, end)).collect::<Vec<_>>();
+        assert_eq!(gaps(&[], 3, 9), vec![range(3, 9)]);
+        assert_eq!(
+            gaps(&[(4, 5), (7, 8)], 3, 9),
+            vec![range(3, 4), range(5, 7), range(8, 9)]
+        );
+        assert_eq!(gaps(&[(1, 4), (8, 20)], 3, 9), vec![range(4, 8)]);
+        assert_eq!(gaps(&[(1, 20)], 3, 9), vec![]);
+        assert_eq!(gaps(&[(1, 2), (30, 40)], 3, 9), vec![range(3, 9)]);
+    }
+}
