@@ -1,8 +1,11 @@
 # shellcheck shell=bash
 # What every script here wants of its environment. Sourced, with $root the repository and the working directory.
 
-# rustup's cargo is often not on the PATH of shells that are no login shells.
-PATH=$PATH:${CARGO_HOME:-${HOME:-}/.cargo}/bin
+# rustup's cargo is often not on the PATH of shells that are no login shells. In front, where rustup puts it.
+case ":$PATH:" in
+*":${CARGO_HOME:-${HOME:-}/.cargo}/bin:"*) ;;
+*) PATH=${CARGO_HOME:-${HOME:-}/.cargo}/bin:$PATH ;;
+esac
 # Artifacts have fixed places (target/...), wherever a developer's other projects build.
 export CARGO_TARGET_DIR="${root:?}/target"
 unset CARGO_BUILD_TARGET CARGO_BUILD_TARGET_DIR

@@ -140,6 +140,8 @@ lint() {
     shift
     for tool; do [ -x "$bin/$tool" ] || lacking=1; done
     [ -n "$lacking" ] || return 0
+    # No compiler yet, and Debian's is not wanted: look_for_rust has said what to do.
+    if [ -z "$bin" ] && [ "$route" = rustup ]; then return 0; fi
     if [ -n "$bin" ] && [ "$bin" != /usr/bin ] && have rustup; then
         if [ "$phase" = 1 ] && may_fetch; then
             step "rustup: adding clippy and rustfmt" rustup component add clippy rustfmt && return
