@@ -59,11 +59,6 @@ pub fn open_default() {
     }
 }
 
-/// Whether there is a console.
-pub fn is_open() -> bool {
-    BASE.load(Ordering::Relaxed) != NONE
-}
-
 fn uart() -> Option<Pl011> {
     match BASE.load(Ordering::Relaxed) {
         NONE => None,

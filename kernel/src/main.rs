@@ -53,13 +53,15 @@ extern "C" fn kmain() -> ! {
     let mut memblock = boot.firmware.memblock;
     mm::heap::init(&mut memblock, boot.linear, boot.linear.reach(boot.pa_bits));
 
+    let before = selftest::before_protect(boot);
     stage::enter(Stage::Protect);
     mm::protect::mark_linear_text_alias_ro(&mut tables, boot);
     mm::protect::mark_rodata_ro(&mut tables, boot, options.rodata);
     mm::ptdump::report(&tables);
-    let passed = mm::ptdump::check_wx(&tables);
+    let no_wx = mm::ptdump::check_wx(&tables);
 
     stage::enter(Stage::Selftest);
+    let passed = selftest::run(boot, &mut tables, &options, before) && no_wx;
 
     stage::enter(Stage::Done);
     let (verdict, outcome) = match passed {

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use crate::arch::exception::{ExceptionFrame, Syndrome, vector_name};
 use crate::arch::power::{self, Outcome};
 use crate::console::{self, raw_println};
+use crate::stage;
 
 // A panic inside a panic must not start over. Plain loads and stores.
 static PANICKING: AtomicBool = AtomicBool::new(false);
@@ -22,6 +23,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     if let Some(location) = info.location() {
         raw_println!("  at {location}");
     }
+    raw_println!("  in stage {}", stage::current().name());
     finish()
 }
 
@@ -30,7 +32,12 @@ pub fn die_of_exception(frame: &ExceptionFrame) -> ! {
     PANICKING.store(true, Ordering::Relaxed);
     console::open_default();
     raw_println!("Unhandled exception: {}", Syndrome(frame.esr));
-    raw_println!("  {} vector {}", vector_name(frame.vector), frame.vector);
+    raw_println!(
+        "  {} vector {}, in stage {}",
+        vector_name(frame.vector),
+        frame.vector,
+        stage::current().name()
+    );
     raw_println!(
         "  ESR {:#018x}  FAR {:#018x}  SPSR {:#010x}",
         frame.esr,

@@ -6,7 +6,7 @@ use log::Level;
 
 use crate::logger;
 
-/// The stages of a boot, in order. Assembly goes through the first three.
+/// The stages of a boot, in order; head.S enters the first three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
@@ -37,6 +37,22 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Entry,
+        Self::Relocate,
+        Self::Idmap,
+        Self::Fdt,
+        Self::EarlyMmu,
+        Self::MmuOn,
+        Self::High,
+        Self::Console,
+        Self::Heap,
+        Self::Protect,
+        Self::Selftest,
+        Self::Done,
+    ];
+
     /// Its name on the console and in reports.
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,11 +72,23 @@ impl Stage {
     }
 }
 
-static STAGE: AtomicU8 = AtomicU8::new(Stage::Entry as u8);
+/// In .data, which head.S does not clear after it has begun to count.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.boot_stage")]
+static boot_stage: AtomicU8 = AtomicU8::new(Stage::Entry as u8);
+
+/// How far the boot is now.
+pub fn current() -> Stage {
+    let stage = boot_stage.load(Ordering::Relaxed);
+    Stage::ALL
+        .get(usize::from(stage))
+        .copied()
+        .unwrap_or(Stage::Done)
+}
 
 /// The boot has come this far.
 pub fn enter(stage: Stage) {
-    STAGE.store(stage as u8, Ordering::Relaxed);
+    boot_stage.store(stage as u8, Ordering::Relaxed);
     logger::line(
         Level::Debug,
         "boot",

@@ -1,9 +1,12 @@
 //! The MMU's registers, and how the kernel reaches its translation tables.
 
+use core::arch::asm;
 use core::sync::atomic::AtomicU64;
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{ReadWriteable, SCTLR_EL1, TCR_EL1, TTBR0_EL1, Writeable};
+use aarch64_cpu::registers::{
+    PAR_EL1, ReadWriteable, Readable, SCTLR_EL1, TCR_EL1, TTBR0_EL1, Writeable,
+};
 
 use early_mmu::{MAIR_EL1, PhysAddr, TableMemory};
 
@@ -70,6 +73,29 @@ pub fn drop_identity_map() {
     // TTBR0 is changed before what it gave is forgotten.
     barrier::isb(barrier::SY);
     tlb::flush_all_local();
+}
+
+/// What a read of `va` at EL1 translates to now, by the MMU's own walk;
+/// `None` if it would fault. Bypasses no permission but execute.
+pub fn translate_read(va: u64) -> Option<u64> {
+    // SAFETY: AT changes nothing but PAR_EL1.
+    unsafe { asm!("at s1e1r, {}", in(reg) va, options(nostack, preserves_flags)) };
+    translation_result(va)
+}
+
+/// The same for a write.
+pub fn translate_write(va: u64) -> Option<u64> {
+    // SAFETY: as above.
+    unsafe { asm!("at s1e1w, {}", in(reg) va, options(nostack, preserves_flags)) };
+    translation_result(va)
+}
+
+fn translation_result(va: u64) -> Option<u64> {
+    // PAR_EL1 holds the result only after a context synchronization event.
+    barrier::isb(barrier::SY);
+    let par = PAR_EL1.extract();
+    let page = par.read(PAR_EL1::PA) << 12;
+    (!par.is_set(PAR_EL1::F)).then_some(page | va % PAGE_SIZE)
 }
 
 /// Translation tables as the kernel sees them: at their physical address plus

@@ -17,6 +17,13 @@
 	add	\reg, \reg, :lo12:\symbol
 .endm
 
+// Notes how far the boot has come. Clobbers x9, x10.
+.macro enter_stage, number
+	adr_l	x9, boot_stage
+	mov	w10, #\number
+	strb	w10, [x9]
+.endm
+
 .section .head.text, "ax"
 
 // The Image header (Linux: Documentation/arch/arm64/booting.rst).
@@ -79,6 +86,7 @@ primary_entry:
 	mov	x29, xzr		// the end of every call trace
 	mov	x30, xzr
 
+	enter_stage STAGE_RELOCATE
 	adr_l	x22, _text
 	ldr	x1, =KIMAGE_VADDR
 	sub	x23, x22, x1
@@ -89,6 +97,7 @@ primary_entry:
 	adr_l	x0, __bss_start
 	adr_l	x1, __bss_stop
 	bl	zero
+	enter_stage STAGE_IDMAP
 	bl	create_idmap
 
 	adr_l	x1, vectors		// Rust can run: full reports from here on

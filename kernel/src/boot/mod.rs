@@ -9,6 +9,7 @@ use early_mmu::descriptor::TABLE_OR_PAGE;
 use early_mmu::{PAGE_KERNEL, PAGE_KERNEL_ROX};
 
 use crate::mm::layout::KIMAGE_VADDR;
+use crate::stage::Stage;
 
 pub mod early;
 pub mod info;
@@ -45,6 +46,8 @@ global_asm!(
     ".set PAGE_KERNEL, {page_kernel}",
     ".set PAGE_KERNEL_ROX, {page_kernel_rox}",
     ".set DEFAULT_UART_PA, {uart}",
+    ".set STAGE_RELOCATE, {relocate}",
+    ".set STAGE_IDMAP, {idmap}",
     include_str!("head.S"),
     include_str!("el2.S"),
     include_str!("early_vectors.S"),
@@ -60,4 +63,6 @@ global_asm!(
     page_kernel = const PAGE_KERNEL.bits() | TABLE_OR_PAGE,
     page_kernel_rox = const PAGE_KERNEL_ROX.bits() | TABLE_OR_PAGE,
     uart = const DEFAULT_UART_PA,
+    relocate = const Stage::Relocate as u8,
+    idmap = const Stage::Idmap as u8,
 );

@@ -20,6 +20,8 @@ use crate::arch::tlb;
 pub const FIX_FDT: u64 = FIXADDR_START;
 /// The console's page.
 pub const FIX_EARLYCON: u64 = FIXADDR_START + 2 * LEVEL2_BLOCK_SIZE + PAGE_SIZE;
+/// A page for self-tests.
+pub const FIX_SELFTEST: u64 = FIX_EARLYCON + 2 * PAGE_SIZE;
 /// One past the last slot.
 pub const FIXADDR_END: u64 = FIXADDR_START + 3 * LEVEL2_BLOCK_SIZE;
 

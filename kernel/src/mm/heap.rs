@@ -19,6 +19,9 @@ struct KernelHeap(SpinMutex<Heap>);
 #[global_allocator]
 static HEAP: KernelHeap = KernelHeap(SpinMutex::new(Heap::empty()));
 
+/// Where it is.
+static RANGE: SpinMutex<PhysRange> = SpinMutex::new(PhysRange { start: 0, end: 0 });
+
 // SAFETY: Heap hands out disjoint, aligned blocks of the memory it was given,
 // and the lock keeps calls apart. No interrupt allocates.
 unsafe impl GlobalAlloc for KernelHeap {
@@ -54,6 +57,7 @@ pub fn init(memblock: &mut Memblock, linear: LinearMap, reach: PhysRange) {
     let start = linear.virt(range.start) as *mut u8;
     // SAFETY: RAM that was free until now, mapped writable by the linear map.
     unsafe { HEAP.0.lock().init(start, size_bytes as usize) };
+    *RANGE.lock() = range;
     log::info!("heap     {range} {:>8} KiB", size_bytes >> 10);
 }
 
@@ -61,4 +65,9 @@ pub fn init(memblock: &mut Memblock, linear: LinearMap, reach: PhysRange) {
 pub fn usage() -> (usize, usize) {
     let heap = HEAP.0.lock();
     (heap.used(), heap.free())
+}
+
+/// The memory it was given.
+pub fn phys() -> PhysRange {
+    *RANGE.lock()
 }

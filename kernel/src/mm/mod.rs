@@ -9,7 +9,13 @@ pub mod linear;
 pub mod protect;
 pub mod ptdump;
 
-use early_mmu::{Granule4K, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr, VaRange};
+use core::sync::atomic::Ordering;
+
+use early_mmu::descriptor::Kind;
+use early_mmu::{
+    Descriptor, Granule4K, Level, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr, TableMemory,
+    VaRange,
+};
 use platform::fdt::wipe_seeds;
 
 use crate::arch::mmu::TableWindow;
@@ -79,4 +85,23 @@ pub fn setup_fdt(tables: &mut KernelTables, fdt_pa: u64) {
     if let Err(error) = fixmap::remap_fdt(tables, fdt_pa, PAGE_KERNEL_RO) {
         panic!("device tree, to be read: {error}");
     }
+}
+
+/// A checksum of every table, for tests that nothing was written.
+pub fn tables_checksum(tables: &KernelTables) -> u64 {
+    fn add(tables: &KernelTables, pa: PhysAddr, level: Level, mut sum: u64) -> u64 {
+        let Some(table) = tables.memory().table(pa) else {
+            return sum;
+        };
+        for entry in table {
+            let descriptor = Descriptor::from_bits(entry.load(Ordering::Relaxed));
+            // FNV-1a, a word at a time.
+            sum = (sum ^ descriptor.bits()).wrapping_mul(0x0000_0100_0000_01b3);
+            if descriptor.kind::<Geometry>(level) == Kind::Table {
+                sum = add(tables, descriptor.output::<Geometry>(), level + 1, sum);
+            }
+        }
+        sum
+    }
+    add(tables, tables.root(), 0, 0xcbf2_9ce4_8422_2325)
 }

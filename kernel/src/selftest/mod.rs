@@ -1,1 +1,104 @@
-//! Self-tests.
+//! Self-tests of the booted kernel, reported in KTAP (Linux:
+//! Documentation/dev-tools/ktap.rst).
+//!
+//! What should be is derived from the layout and from what the firmware said,
+//! never read back from the tables under test.
+
+use alloc::string::String;
+
+use platform::cmdline::{Options, glob_matches};
+
+use crate::boot::info::BootInfo;
+use crate::console::raw_println;
+use crate::mm::KernelTables;
+
+mod edges;
+mod expected;
+mod heap;
+mod noalloc;
+mod protection;
+
+/// What tests work on.
+pub struct Context<'a> {
+    boot: &'a BootInfo,
+    tables: &'a mut KernelTables,
+    options: &'a Options<'a>,
+    before: BeforeProtect,
+}
+
+/// How a test ends, unless well.
+enum End {
+    /// It found something wrong.
+    Failed(String),
+    /// It cannot be run in this boot.
+    Skipped(&'static str),
+}
+
+type TestResult = Result<(), End>;
+
+struct Test {
+    name: &'static str,
+    run: fn(&mut Context<'_>) -> TestResult,
+}
+
+const TESTS: &[&[Test]] = &[edges::TESTS, protection::TESTS, noalloc::TESTS, heap::TESTS];
+
+/// Fails a test unless a condition holds.
+macro_rules! check {
+    ($condition:expr, $($arg:tt)+) => {
+        if !$condition {
+            return Err($crate::selftest::End::Failed(alloc::format!($($arg)+)));
+        }
+    };
+}
+use check;
+
+/// What could be observed only before the protect stage.
+pub struct BeforeProtect {
+    text_alias_write: Result<(), protection::AliasError>,
+}
+
+/// Observes what the protect stage is about to end.
+pub fn before_protect(boot: &BootInfo) -> BeforeProtect {
+    BeforeProtect {
+        text_alias_write: protection::write_text_through_alias(boot),
+    }
+}
+
+/// Runs the tests that `selftest=` selects; returns whether none failed.
+pub fn run(
+    boot: &BootInfo,
+    tables: &mut KernelTables,
+    options: &Options<'_>,
+    before: BeforeProtect,
+) -> bool {
+    let mut context = Context {
+        boot,
+        tables,
+        options,
+        before,
+    };
+    let selected = || {
+        TESTS
+            .iter()
+            .copied()
+            .flatten()
+            .filter(|test| glob_matches(options.selftest, test.name))
+    };
+    raw_println!("KTAP version 1");
+    raw_println!("1..{}", selected().count());
+    let mut all_passed = true;
+    for (number, test) in (1..).zip(selected()) {
+        let name = test.name;
+        match (test.run)(&mut context) {
+            Ok(()) => raw_println!("ok {number} {name}"),
+            Err(End::Skipped(why)) => raw_println!("ok {number} {name} # SKIP {why}"),
+            Err(End::Failed(why)) => {
+                raw_println!("not ok {number} {name}");
+                raw_println!("# {name}: {why}");
+                all_passed = false;
+            }
+        }
+    }
+    all_passed
+}
