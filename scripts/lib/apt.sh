@@ -48,6 +48,8 @@ apt_knows() {
 apt_update() {
     updated=1
     step "asking the package mirror for its lists" apt update || { show_log; return 1; }
+    # For apt that is a warning: the old lists may do.
+    if grep -q '^W: Some index files failed' "$log"; then show_log; fi
 }
 
 # apt_install PACKAGE...: downloads first, which Ctrl-C may cut short, then unpacks, which nothing should.

@@ -42,7 +42,7 @@ last_line() {
 
 # Shows why the last step failed.
 show_log() {
-    sed -e '/^[[:space:]]*$/d' -e 's/^/    | /' "$log" | tail -n 12 >&2
+    sed -e '/^[[:space:]]*$/d' -e 's/^/    | /' "$log" | tail -n 12 | cut -c 1-300 >&2
 }
 
 # rustup cut short while it unpacks has files that it later refuses to overwrite. The download is safe to cut.
