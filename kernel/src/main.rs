@@ -57,7 +57,7 @@ extern "C" fn kmain() -> ! {
     stage::enter(Stage::Protect);
     mm::protect::mark_linear_text_alias_ro(&mut tables, boot);
     mm::protect::mark_rodata_ro(&mut tables, boot, options.rodata);
-    mm::ptdump::report(&tables);
+    mm::ptdump::report(&tables, options.ptdump);
     let no_wx = mm::ptdump::check_wx(&tables);
 
     stage::enter(Stage::Selftest);

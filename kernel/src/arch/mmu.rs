@@ -95,7 +95,7 @@ fn translation_result(va: u64) -> Option<u64> {
     barrier::isb(barrier::SY);
     let par = PAR_EL1.extract();
     let page = par.read(PAR_EL1::PA) << 12;
-    (!par.is_set(PAR_EL1::F)).then_some(page | va % PAGE_SIZE)
+    (!par.is_set(PAR_EL1::F)).then_some(page + va % PAGE_SIZE)
 }
 
 /// Translation tables as the kernel sees them: at their physical address plus

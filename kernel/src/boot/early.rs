@@ -13,7 +13,7 @@ use platform::fdt::{self, FdtError, HEADER_BYTES};
 use platform::range::PhysRange;
 
 use super::DEFAULT_FDT_PA;
-use super::info::{BootInfo, boot_info_mut};
+use super::info::{BootInfo, EarlyCell, boot_info_mut};
 use crate::arch::mmu::{MmuRegisters, TableWindow};
 use crate::arch::{cache, cpu, guarded, power};
 use crate::drivers::pl011;
@@ -25,7 +25,7 @@ use crate::mm::{KernelTables, fixmap, image};
 use crate::stage::{self, Stage};
 use crate::{console, logger};
 
-static mut MMU_REGISTERS: MmuRegisters = MmuRegisters::new();
+static MMU_REGISTERS: EarlyCell<MmuRegisters> = EarlyCell::new(MmuRegisters::new());
 
 /// The kernel's level-0 table.
 #[repr(C, align(4096))]
@@ -33,7 +33,7 @@ struct RootTable([u64; 512]);
 
 /// In .bss: the one table that must be zero to begin with.
 #[unsafe(link_section = ".bss.swapper_pg_dir")]
-static mut SWAPPER_PG_DIR: RootTable = RootTable([0; 512]);
+static SWAPPER_PG_DIR: EarlyCell<RootTable> = EarlyCell::new(RootTable([0; 512]));
 
 #[unsafe(no_mangle)]
 extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const MmuRegisters {
@@ -66,7 +66,7 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
     build_tables(boot, &options);
 
     // SAFETY: nobody else refers to it; head.S reads it through the pointer.
-    let registers = unsafe { &mut *(&raw mut MMU_REGISTERS) };
+    let registers = unsafe { MMU_REGISTERS.get_mut() };
     registers.set(
         PhysAddr::new(image_pa + image::idmap_pg_dir_offset()),
         swapper_pa(),
@@ -78,7 +78,7 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
 
 /// Physical address of `swapper_pg_dir`, while the MMU is off.
 fn swapper_pa() -> PhysAddr {
-    PhysAddr::new((&raw const SWAPPER_PG_DIR).addr() as u64)
+    PhysAddr::new(SWAPPER_PG_DIR.as_ptr().addr() as u64)
 }
 
 /// Finds the device tree, reads it into `boot`, and returns where it is.
@@ -130,7 +130,7 @@ impl core::fmt::Display for Unusable {
 }
 
 fn locate(fdt_pa: u64, image: PhysRange) -> Result<PhysRange, Unusable> {
-    if fdt_pa % 8 != 0 {
+    if !fdt_pa.is_multiple_of(8) {
         return Err(Unusable::Misaligned);
     }
     let header = PhysRange::new(fdt_pa, HEADER_BYTES as u64).ok_or(Unusable::Unreachable)?;

@@ -1,5 +1,7 @@
 //! What the early stage hands to the kernel: plain data, addresses physical.
 
+use core::cell::UnsafeCell;
+
 use platform::fdt::Firmware;
 use platform::range::PhysRange;
 
@@ -27,7 +29,36 @@ pub struct BootInfo {
     pub linear_frames: usize,
 }
 
-static mut BOOT_INFO: BootInfo = BootInfo {
+/// A static that the early stage fills in and nobody changes after.
+pub struct EarlyCell<T>(UnsafeCell<T>);
+
+// SAFETY: one CPU; whoever writes does so through `get_mut`, whose caller
+// promises to be alone.
+unsafe impl<T> Sync for EarlyCell<T> {}
+
+impl<T> EarlyCell<T> {
+    /// Holding `value` to begin with.
+    pub const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// Its address.
+    pub fn as_ptr(&self) -> *mut T {
+        self.0.get()
+    }
+
+    /// To fill it in.
+    ///
+    /// # Safety
+    /// No other reference to the content may be in use.
+    #[expect(clippy::mut_from_ref, reason = "that is what the cell is for")]
+    pub unsafe fn get_mut(&self) -> &mut T {
+        // SAFETY: the caller is alone.
+        unsafe { &mut *self.0.get() }
+    }
+}
+
+static BOOT_INFO: EarlyCell<BootInfo> = EarlyCell::new(BootInfo {
     firmware: Firmware::new(),
     image_pa: 0,
     entry_el: 0,
@@ -37,7 +68,7 @@ static mut BOOT_INFO: BootInfo = BootInfo {
     linear: LinearMap::new(),
     static_frames: 0,
     linear_frames: 0,
-};
+});
 
 /// For the early stage, which fills it in.
 ///
@@ -45,11 +76,11 @@ static mut BOOT_INFO: BootInfo = BootInfo {
 /// Once, before [`boot_info`] is called.
 pub unsafe fn boot_info_mut() -> &'static mut BootInfo {
     // SAFETY: the caller makes this the only reference.
-    unsafe { &mut *(&raw mut BOOT_INFO) }
+    unsafe { BOOT_INFO.get_mut() }
 }
 
 /// What the early stage found; valid from `kmain` on.
 pub fn boot_info() -> &'static BootInfo {
     // SAFETY: the only mutable reference died with the early stage.
-    unsafe { &*(&raw const BOOT_INFO) }
+    unsafe { &*BOOT_INFO.as_ptr() }
 }

@@ -83,7 +83,7 @@ impl Pl011 {
     /// Reads of the page at `base` must be harmless, and if it is a PL011 it
     /// must stay there, mapped as device memory, while the value is used.
     pub unsafe fn probe(base: u64) -> Result<Self, NotAPl011> {
-        if base == 0 || base % SIZE_BYTES != 0 {
+        if base == 0 || !base.is_multiple_of(SIZE_BYTES) {
             return Err(NotAPl011);
         }
         // UARTPeriphID0: part 0x11; UARTPCellID0..3.

@@ -1,7 +1,6 @@
 //! Frames for new tables: from a static pool for image and fixmap, from free
 //! RAM for the linear map.
 
-use core::cell::UnsafeCell;
 use core::sync::atomic::AtomicU64;
 
 use early_mmu::{MapError, PhysAddr, ReservedFrames, TableAlloc};
@@ -10,6 +9,7 @@ use platform::range::{PhysRange, RangeList};
 
 use crate::arch::cache;
 use crate::arch::mmu::TableWindow;
+use crate::boot::info::EarlyCell;
 
 use super::layout::PAGE_SIZE;
 
@@ -143,20 +143,17 @@ impl TableAlloc for MemblockFrames<'_> {
 const STATIC_FRAMES: usize = 16;
 
 #[repr(C, align(4096))]
-struct StaticPool(UnsafeCell<[[u64; 512]; STATIC_FRAMES]>);
-
-// SAFETY: only its address is used here; static_frames() gives the memory away.
-unsafe impl Sync for StaticPool {}
+struct StaticPool([[u64; 512]; STATIC_FRAMES]);
 
 #[unsafe(link_section = ".noinit.pgdir")]
-static STATIC_POOL: StaticPool = StaticPool(UnsafeCell::new([[0; 512]; STATIC_FRAMES]));
+static STATIC_POOL: EarlyCell<StaticPool> = EarlyCell::new(StaticPool([[0; 512]; STATIC_FRAMES]));
 
 /// The static frames, while the MMU is off.
 ///
 /// # Safety
 /// Once only.
 pub unsafe fn static_frames(window: TableWindow) -> FrameRun {
-    let start = STATIC_POOL.0.get().addr() as u64;
+    let start = STATIC_POOL.as_ptr().addr() as u64;
     let range = PhysRange {
         start,
         end: start + STATIC_FRAMES as u64 * PAGE_SIZE,

@@ -1,18 +1,25 @@
 //! What the live tables hold: for the log, and for the W+X check.
 
+use core::fmt;
+
 use super::KernelTables;
-use super::layout::{FIXADDR_START, KIMAGE_VADDR, PAGE_END, PAGE_OFFSET};
+use super::layout::{FIXADDR_START, KIMAGE_VADDR, PAGE_OFFSET, PAGE_SIZE};
+use crate::console::raw_println;
 
 /// Parts of the address space, as the log names them.
-const AREAS: [(u64, &str); 4] = [
+const AREAS: [(u64, &str); 3] = [
     (PAGE_OFFSET, "Linear Mapping"),
-    (PAGE_END, "nothing"),
     (KIMAGE_VADDR, "Kernel Image"),
     (FIXADDR_START, "Fixmap"),
 ];
 
-/// Logs every region: addresses, size, level, block size, protection.
-pub fn report(tables: &KernelTables) {
+/// Logs every region: addresses, size, level, block size, protection. With
+/// `always` it is printed whatever the log level.
+pub fn report(tables: &KernelTables, always: bool) {
+    let print = |row: fmt::Arguments<'_>| match always {
+        true => raw_println!("{row}"),
+        false => log::info!("{row}"),
+    };
     let mut area = "";
     for region in tables.regions() {
         let start = region.va.as_u64();
@@ -23,9 +30,9 @@ pub fn report(tables: &KernelTables) {
             .map_or("", |(_, name)| name);
         if now != area {
             area = now;
-            log::info!("---[ {area} ]---");
+            print(format_args!("---[ {area} ]---"));
         }
-        log::info!("{region}");
+        print(format_args!("{region}"));
     }
 }
 
@@ -37,7 +44,7 @@ pub fn check_wx(tables: &KernelTables) -> bool {
         .filter(|region| region.is_writable_and_executable())
     {
         log::error!("W+X: {region}");
-        bad_pages += region.size_bytes / super::layout::PAGE_SIZE;
+        bad_pages += region.size_bytes / PAGE_SIZE;
     }
     match bad_pages {
         0 => log::info!("Checked W+X mappings: passed, no W+X pages found"),
