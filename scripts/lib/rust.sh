@@ -37,6 +37,9 @@ ordinary_sysroot() {
     [ -x "$sysroot/bin/cargo" ] && echo "$sysroot"
 }
 
+# Did rustup install this sysroot, and can it add to it?
+by_rustup() { have rustup && [ -f "$1/lib/rustlib/multirust-channel-manifest.toml" ]; }
+
 has_target() {
     local lib="$1/lib/rustlib/$TARGET/lib"
     compgen -G "$lib/libcore-*.rlib" >/dev/null && compgen -G "$lib/libcompiler_builtins-*.rlib" >/dev/null
@@ -66,7 +69,7 @@ look_for_rust() {
     local command=$GET_RUST
     if have rustup; then
         command="rustup target add $TARGET"
-        [ -n "$HOST_BIN" ] || command="rustup toolchain install stable && $command"
+        by_rustup "${HOST_BIN%/bin}" || command="rustup toolchain install stable && $command"
     fi
     if [ ${#packages[@]} = 0 ]; then missing "$command"; elif [ "$route" = auto ]; then instead=$command; fi
 }
@@ -90,7 +93,7 @@ look_for_host() {
 look_for_target() {
     [ -n "$HOST_BIN" ] || return 1
     local sysroot=${HOST_BIN%/bin}
-    if ! has_target "$sysroot" && [ "$phase" = 1 ] && may_fetch && have rustup; then
+    if ! has_target "$sysroot" && [ "$phase" = 1 ] && may_fetch && by_rustup "$sysroot"; then
         hold=rustup
         step "rustup: adding the target $TARGET" rustup target add "$TARGET" || show_log
         hold=
@@ -142,7 +145,7 @@ lint() {
     [ -n "$lacking" ] || return 0
     # No compiler yet, and Debian's is not wanted: look_for_rust has said what to do.
     if [ -z "$bin" ] && [ "$route" = rustup ]; then return 0; fi
-    if [ -n "$bin" ] && [ "$bin" != /usr/bin ] && have rustup; then
+    if by_rustup "${bin%/bin}"; then
         if [ "$phase" = 1 ] && may_fetch; then
             step "rustup: adding clippy and rustfmt" rustup component add clippy rustfmt && return
             show_log
