@@ -3,7 +3,7 @@
 #
 # Two jobs: the host's (boot tester, tests, formatting) and the bare-metal target's (the kernel). The second
 # needs a `core` for the target: prebuilt in the sysroot (rustup's target), or built by cargo from the library
-# source that belongs to that very compiler (-Zbuild-std; Debian's packages).
+# source that belongs to that very compiler (-Zbuild-std; rustup's rust-src, or Debian's packages).
 #
 # Results: HOST_BIN and BARE_BIN (directories with cargo, rustc, rustdoc ...), BARE_MODE (target or build-std),
 # BARE_LINKER (empty: rustc finds its own), ASKED (the question they answer). `instead`: what would do in place of the Rust packages.
@@ -64,8 +64,8 @@ look_for_rust() {
     ASKED=$asked HOST_BIN='' BARE_BIN='' BARE_MODE='' BARE_LINKER='' instead=''
     look_for_host
     [ "$route" = debian ] || look_for_target
-    if [ -z "$BARE_BIN" ] && [ "$route" != rustup ]; then look_for_source; fi
-    if [ -n "$BARE_BIN" ]; then return; fi
+    [ -n "$BARE_BIN" ] || look_for_source
+    [ -z "$BARE_BIN" ] || return
     local command=$GET_RUST
     if have rustup; then
         command="rustup target add $TARGET"
@@ -104,20 +104,32 @@ look_for_target() {
 
 # A compiler with the source of its own library, and a linker for it.
 look_for_source() {
-    local sysroot set
-    for sysroot in "${HOST_BIN%/bin}" /usr; do
-        if [ "$route" = debian ] && [ "$sysroot" != /usr ]; then continue; fi
-        if has_source "$sysroot" && new_enough "$(version_of "$sysroot/bin/rustc")"; then
-            BARE_BIN=$sysroot/bin BARE_MODE=build-std
-            break
-        fi
-    done
-    look_for_linker
-    if [ -z "$BARE_BIN" ] && set=$(debian_rust); then
+    local set ours=${HOST_BIN%/bin}
+    source_in "$ours" || source_in /usr
+    # Not every release of Rust has the target prebuilt, but each has its source.
+    if [ -z "$BARE_BIN" ] && [ "$route" != debian ] && [ "$phase" = 1 ] && may_fetch && by_rustup "$ours"; then
+        hold=rustup
+        step "rustup: adding the library's source" rustup component add rust-src || show_log
+        hold=
+        source_in "$ours"
+    fi
+    if [ -z "$BARE_BIN" ]; then
+        { [ "$route" != rustup ] && set=$(debian_rust); } || return
         # shellcheck disable=SC2086  # five package names
         set -- $set
         packages+=("$1" "$2" "$3")
     fi
+    look_for_linker
+}
+
+source_in() {
+    case "$route $1" in
+    debian\ /usr | auto\ /*) ;;
+    rustup\ *) by_rustup "$1" || return 1 ;;
+    *) return 1 ;;
+    esac
+    has_source "$1" && new_enough "$(version_of "$1/bin/rustc")" || return 1
+    BARE_BIN=$1/bin BARE_MODE=build-std
 }
 
 # rustc calls its linker rust-lld: in rustup's sysroot, or on PATH. Any lld will do.
