@@ -7,6 +7,7 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::blackbox;
 use crate::boot::DEFAULT_UART_PA;
 use crate::drivers::pl011::{NotAPl011, Pl011, Stuck};
 
@@ -80,6 +81,7 @@ pub struct Raw;
 
 impl Write for Raw {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        blackbox::record_console(text);
         for byte in text.bytes() {
             if byte == b'\n' {
                 send(b'\r');

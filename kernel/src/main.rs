@@ -17,6 +17,7 @@
 extern crate alloc;
 
 mod arch;
+mod blackbox;
 mod boot;
 mod console;
 mod drivers;
@@ -44,6 +45,9 @@ extern "C" fn kmain() -> ! {
 
     stage::enter(Stage::Console);
     logger::init();
+    if let Some(death) = blackbox::previous_death() {
+        log::warn!("previous boot: {death}");
+    }
     let options = platform::cmdline::parse(boot.firmware.bootargs.as_str(), |_| {});
     mm::report(boot);
     let mut tables = mm::kernel_tables(boot);
@@ -68,6 +72,7 @@ extern "C" fn kmain() -> ! {
         true => ("PASS", Outcome::Pass),
         false => ("FAIL", Outcome::Fail),
     };
+    blackbox::set_outcome(passed);
     raw_println!("boot: {verdict}");
     console::drain();
     power::exit(outcome)

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use crate::arch::exception::{ExceptionFrame, Syndrome, vector_name};
 use crate::arch::power::{self, Outcome};
 use crate::console::{self, raw_println};
-use crate::stage;
+use crate::{blackbox, stage};
 
 // A panic inside a panic must not start over. Plain loads and stores.
 static PANICKING: AtomicBool = AtomicBool::new(false);
@@ -18,6 +18,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         finish();
     }
     PANICKING.store(true, Ordering::Relaxed);
+    blackbox::record_panic(info);
     console::open_default();
     raw_println!("Kernel panic - not syncing: {}", info.message());
     if let Some(location) = info.location() {
@@ -61,6 +62,7 @@ pub fn die_of_exception(frame: &ExceptionFrame) -> ! {
 
 /// The last line of a bad boot.
 pub fn finish() -> ! {
+    blackbox::set_outcome(false);
     raw_println!("boot: FAIL");
     console::drain();
     power::exit(Outcome::Fail)

@@ -1,10 +1,9 @@
 //! How far the boot has come.
 
-use core::sync::atomic::{AtomicU8, Ordering};
-
 use log::Level;
 
-use crate::logger;
+use crate::arch::timer;
+use crate::{blackbox, logger};
 
 /// The stages of a boot, in order; head.S enters the first three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,23 +71,14 @@ impl Stage {
     }
 }
 
-/// In .data, which head.S does not clear after it has begun to count.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = ".data.boot_stage")]
-static boot_stage: AtomicU8 = AtomicU8::new(Stage::Entry as u8);
-
 /// How far the boot is now.
 pub fn current() -> Stage {
-    let stage = boot_stage.load(Ordering::Relaxed);
-    Stage::ALL
-        .get(usize::from(stage))
-        .copied()
-        .unwrap_or(Stage::Done)
+    blackbox::stage()
 }
 
 /// The boot has come this far.
 pub fn enter(stage: Stage) {
-    boot_stage.store(stage as u8, Ordering::Relaxed);
+    blackbox::enter_stage(stage, timer::ticks());
     logger::line(
         Level::Debug,
         "boot",

@@ -2,12 +2,16 @@
 
 use core::arch::{asm, global_asm};
 use core::fmt;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::blackbox::offset;
 use crate::console::raw_println;
 use crate::panic;
+use crate::stage::Stage;
 
-/// Everything the interrupted code had; filled in by vectors.S.
+/// Everything the interrupted code had: filled in by vectors.S, in the black
+/// box. There is one: exceptions do not nest, except to die.
 #[repr(C)]
 pub struct ExceptionFrame {
     /// x0 to x30.
@@ -24,25 +28,42 @@ pub struct ExceptionFrame {
     pub far: u64,
     /// Which of the 16 vectors was taken.
     pub vector: u64,
-    busy: u64,
+    state: u64,
+    /// The exception level it was taken at.
+    pub el: u64,
 }
 
-const _: () = assert!(core::mem::offset_of!(ExceptionFrame, busy) == 37 * 8);
+impl ExceptionFrame {
+    /// Whether the frame holds an exception from which execution did not resume.
+    pub fn is_recorded(&self) -> bool {
+        self.state >= 2
+    }
+}
 
-/// The one frame: exceptions do not nest, except to die.
-#[unsafe(no_mangle)]
-static mut exception_frame: ExceptionFrame = ExceptionFrame {
-    x: [0; 31],
-    sp: 0,
-    elr: 0,
-    spsr: 0,
-    esr: 0,
-    far: 0,
-    vector: 0,
-    busy: 0,
-};
-
-global_asm!(include_str!("vectors.S"));
+global_asm!(
+    include_str!("asm.S"),
+    ".set FRAME, {frame}",
+    ".set FRAME_SP, {sp}",
+    ".set FRAME_ELR, {elr}",
+    ".set FRAME_ESR, {esr}",
+    ".set FRAME_VECTOR, {vector}",
+    ".set FRAME_STATE, {state}",
+    ".set FRAME_EL, {el}",
+    ".set BB_NESTED, {nested}",
+    ".set BB_STAGE, {stage}",
+    ".set STAGE_FDT, {fdt}",
+    include_str!("vectors.S"),
+    frame = const offset::EXCEPTION,
+    sp = const offset_of!(ExceptionFrame, sp),
+    elr = const offset_of!(ExceptionFrame, elr),
+    esr = const offset_of!(ExceptionFrame, esr),
+    vector = const offset_of!(ExceptionFrame, vector),
+    state = const offset_of!(ExceptionFrame, state),
+    el = const offset_of!(ExceptionFrame, el),
+    nested = const offset::NESTED,
+    stage = const offset::STAGE,
+    fdt = const Stage::Fdt as u8,
+);
 
 /// Lets SError in: what firmware left pending is reported instead of lost.
 pub fn unmask_serror() {

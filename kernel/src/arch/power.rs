@@ -7,6 +7,7 @@ use platform::fdt::Conduit;
 use smccc::{Hvc, Smc, psci};
 
 use super::cpu;
+use crate::blackbox;
 
 /// How the boot went, as the outside is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub fn configure(conduit: Option<Conduit>, mode: ExitMode) {
 /// Ends the boot: as `exit=` says, by PSCI SYSTEM_OFF otherwise, and parked
 /// where there is no way out.
 pub fn exit(outcome: Outcome) -> ! {
+    blackbox::persist();
     let mode = EXIT_MODE.load(Ordering::Relaxed);
     if mode == ExitMode::Semihosting as u8 {
         let status = match outcome {

@@ -1,23 +1,10 @@
-// Exception vectors at EL1, for as long as Rust can run: the same table serves
-// at the physical address, in the identity map and at KIMAGE_VADDR.
+// Exception vectors: one table for each exception level, from the first
+// instruction to the last, at the physical address, in the identity map and at
+// KIMAGE_VADDR. Everything is relative to the PC.
 //
 // Nothing of the interrupted code is trusted: no stack is touched before all
-// registers are saved in a static frame, and the handler has its own stack.
+// registers are in the black box, and what follows has a stack of its own.
 // TPIDR_EL0, unused otherwise as there is no EL0, is the first scratch register.
-
-.macro adr_l, reg, symbol
-	adrp	\reg, \symbol
-	add	\reg, \reg, :lo12:\symbol
-.endm
-
-// Offsets in ExceptionFrame, exception.rs.
-.set FRAME_SP,		31 * 8
-.set FRAME_ELR,		32 * 8
-.set FRAME_SPSR,	33 * 8
-.set FRAME_ESR,		34 * 8
-.set FRAME_FAR,		35 * 8
-.set FRAME_VECTOR,	36 * 8
-.set FRAME_BUSY,	37 * 8
 
 .section .text.vectors, "ax"
 
@@ -29,22 +16,46 @@ vectors:
 	.rept	16
 	.balign	128
 	msr	tpidr_el0, x0
-	adr_l	x0, exception_frame
+	adr_l	x0, black_box + FRAME
 	str	x1, [x0, #8]
 	mov	x1, #vector
-	b	exception_entry
+	b	record_exception
 	.set	vector, vector + 1
 	.endr
 .size vectors, . - vectors
 
-// x0 = exception_frame, x1 = number of the vector; their values are saved.
-.type exception_entry, %function
-exception_entry:
+// For a fault while the last resort is tried: nothing is left to try.
+.balign 2048
+.global park_vectors
+.type park_vectors, %function
+park_vectors:
+	.rept	16
+	.balign	128
+	b	.
+	.endr
+.size park_vectors, . - park_vectors
+
+// Reads a register of the exception level in \el_times_4 (CurrentEL).
+// The flags are those of `cmp \el_times_4, #8`.
+.macro mrs_el, reg, name
+	b.hi	93f
+	b.eq	92f
+	mrs	\reg, \name\()_el1
+	b	90f
+92:	mrs	\reg, \name\()_el2
+	b	90f
+93:	mrs	\reg, \name\()_el3
+90:
+.endm
+
+// In: x0 = the frame, x1 = number of the vector; what they held is saved.
+.type record_exception, %function
+record_exception:
 	str	x2, [x0, #16]
-	ldr	x2, [x0, #FRAME_BUSY]
-	cbnz	x2, exception_nested
-	mov	x2, #1
-	str	x2, [x0, #FRAME_BUSY]
+	ldr	x2, [x0, #FRAME_STATE]
+	cbnz	x2, record_nested
+	mov	x2, #1			// being written
+	str	x2, [x0, #FRAME_STATE]
 	str	x3, [x0, #24]
 	stp	x4, x5, [x0, #32]
 	stp	x6, x7, [x0, #48]
@@ -64,25 +75,37 @@ exception_entry:
 	str	x2, [x0]
 	mov	x2, sp
 	str	x2, [x0, #FRAME_SP]
-	mrs	x2, elr_el1
-	mrs	x3, spsr_el1
-	stp	x2, x3, [x0, #FRAME_ELR]
-	mrs	x2, esr_el1
-	mrs	x3, far_el1
-	stp	x2, x3, [x0, #FRAME_ESR]
 	str	x1, [x0, #FRAME_VECTOR]
+	mrs	x4, CurrentEL
+	lsr	x2, x4, #2
+	str	x2, [x0, #FRAME_EL]
+	cmp	x4, #8
+	mrs_el	x2, elr
+	mrs_el	x3, spsr
+	stp	x2, x3, [x0, #FRAME_ELR]
+	mrs_el	x2, esr
+	mrs_el	x3, far
+	stp	x2, x3, [x0, #FRAME_ESR]
+	mov	x2, #2			// complete
+	str	x2, [x0, #FRAME_STATE]
 
+	// Rust can take over at EL1, once the image has been relocated.
+	b.hs	early_exception
+	adr_l	x2, black_box
+	ldrb	w2, [x2, #BB_STAGE]
+	cmp	w2, #STAGE_FDT
+	b.lo	early_exception
 	adr_l	x2, exception_stack_top
 	mov	sp, x2
 	bl	handle_exception	// returns only if execution resumes
 
-	adr_l	x0, exception_frame
+	adr_l	x0, black_box + FRAME
 	ldp	x2, x3, [x0, #FRAME_ELR]
 	msr	elr_el1, x2
 	msr	spsr_el1, x3
 	ldr	x2, [x0, #FRAME_SP]
 	mov	sp, x2
-	str	xzr, [x0, #FRAME_BUSY]
+	str	xzr, [x0, #FRAME_STATE]	// it was expected: the record is free again
 	ldp	x2, x3, [x0, #16]
 	ldp	x4, x5, [x0, #32]
 	ldp	x6, x7, [x0, #48]
@@ -100,22 +123,36 @@ exception_entry:
 	ldr	x30, [x0, #240]
 	ldp	x0, x1, [x0]
 	eret
-.size exception_entry, . - exception_entry
+.size record_exception, . - record_exception
 
-// A fault while a fault is handled: the first one is what counts. Starts again
-// on an empty stack with the registers that tell the second.
-.type exception_nested, %function
-exception_nested:
-	add	x2, x2, #1
-	str	x2, [x0, #FRAME_BUSY]
+// A fault while a fault was handled. The first one is what counts; of the
+// others the first is kept, and the handler for it runs once, on an empty stack.
+//   In: x0 = the frame, x2 = its state.
+.type record_nested, %function
+record_nested:
 	cmp	x2, #2
-	b.hi	1f			// the last resort faulted too
-	mrs	x1, esr_el1
-	mrs	x2, elr_el1
-	mrs	x3, far_el1
-	adr_l	x4, exception_stack_top
-	mov	sp, x4
+	add	x2, x2, #1
+	str	x2, [x0, #FRAME_STATE]
+	b.hi	1f
+	mrs	x4, CurrentEL
+	cmp	x4, #8
+	mrs_el	x5, esr
+	mrs_el	x6, elr
+	mrs_el	x7, far
+	mov	x3, sp
+	adr_l	x8, black_box + BB_NESTED
+	stp	x5, x6, [x8]
+	stp	x7, x3, [x8, #16]
+	b.hs	1f			// Rust cannot run at EL2 or EL3
+	adr_l	x2, black_box
+	ldrb	w2, [x2, #BB_STAGE]
+	cmp	w2, #STAGE_FDT
+	b.lo	1f
+	adr_l	x2, exception_stack_top
+	mov	sp, x2
+	mov	x1, x5
+	mov	x2, x6
+	mov	x3, x7
 	bl	handle_nested_exception
-1:	wfi
-	b	1b
-.size exception_nested, . - exception_nested
+1:	b	1b
+.size record_nested, . - record_nested

@@ -51,7 +51,7 @@ el2_to_el1:
 	cbz	x1, 4f
 	msr	S3_4_C1_C2_2, xzr	// HCRX_EL2
 4:
-	adr_l	x1, early_vectors	// EL1's own, before EL1 runs
+	adr_l	x1, vectors	// EL1's own, before EL1 runs
 	mrs	x2, hcr_el2
 	tbnz	x2, #34, 5f
 	msr	vbar_el1, x1

@@ -11,17 +11,13 @@
 //   x22  image (_text), physical address
 //   x23  x22 - KIMAGE_VADDR: what relocation adds while the MMU is off
 
-// Address of a symbol within 4 GiB, relative to the PC.
-.macro adr_l, reg, symbol
-	adrp	\reg, \symbol
-	add	\reg, \reg, :lo12:\symbol
-.endm
-
 // Notes how far the boot has come. Clobbers x9, x10.
 .macro enter_stage, number
-	adr_l	x9, boot_stage
+	adr_l	x9, black_box
 	mov	w10, #\number
-	strb	w10, [x9]
+	strb	w10, [x9, #BB_STAGE]
+	mrs	x10, cntvct_el0
+	str	x10, [x9, #(BB_STAGE_TICKS + 8 * \number)]
 .endm
 
 .section .head.text, "ax"
@@ -43,8 +39,8 @@ primary_entry:
 	mov	x21, x0
 	mrs	x19, CurrentEL
 
-	// From here on an exception says what it is, at each EL.
-	adr_l	x1, early_vectors
+	// From here on an exception is recorded, at each EL.
+	adr_l	x1, vectors
 	cmp	x19, #(2 << 2)
 	b.hi	1f
 	b.eq	2f
@@ -65,6 +61,8 @@ primary_entry:
 	b.eq	5f
 	cbz	x21, park
 5:
+	bl	open_black_box
+
 	cmp	x19, #(2 << 2)
 	b.hi	refuse_el3
 	b.ne	6f
@@ -90,6 +88,9 @@ primary_entry:
 	adr_l	x22, _text
 	ldr	x1, =KIMAGE_VADDR
 	sub	x23, x22, x1
+	adr_l	x9, black_box
+	str	x22, [x9, #BB_IMAGE_PA]
+	str	x23, [x9, #BB_DISPLACEMENT]
 	mov	x0, x23
 	mov	x1, x23
 	bl	relocate_image
@@ -99,10 +100,6 @@ primary_entry:
 	bl	zero
 	enter_stage STAGE_IDMAP
 	bl	create_idmap
-
-	adr_l	x1, vectors		// Rust can run: full reports from here on
-	msr	vbar_el1, x1
-	isb
 
 	mov	x0, x21
 	mov	x1, x22
@@ -121,6 +118,8 @@ primary_entry:
 // pointer of the first relocation pass needs until the second is done.
 .type primary_switched, %function
 primary_switched:
+	adr_l	x9, black_box
+	str	xzr, [x9, #BB_DISPLACEMENT]
 	mov	x0, xzr
 	mov	x1, xzr
 	bl	relocate_image
@@ -205,6 +204,48 @@ create_idmap:
 	ret
 .size create_idmap, . - create_idmap
 
+// Begins this boot's record, and keeps what the boot before left of its own.
+//   In: x19. Clobbers x0-x7, x10, TPIDRRO_EL0.
+.type open_black_box, %function
+open_black_box:
+	mov	x10, x30
+	adr_l	x0, black_box
+	msr	tpidrro_el0, x0		// where a tester finds it without symbols
+	adr_l	x1, black_box_end
+	bl	dcache_clean_inval_poc	// see the other call, below .bss
+
+	adr_l	x0, black_box
+	ldr	x5, [x0, #BB_NONCE]	// the tester's, or whatever is there
+	adr_l	x1, black_box + BB_PREVIOUS
+	add	x2, x0, #BB_KEPT_BYTES
+	ldr	x6, =BLACK_BOX_MAGIC
+	ldr	x7, [x0]
+	cmp	x6, x7			// a record of any version?
+1:	ldp	x3, x4, [x0]
+	stp	xzr, xzr, [x0], #16
+	csel	x3, x3, xzr, eq
+	csel	x4, x4, xzr, eq
+	stp	x3, x4, [x1], #16
+	sub	x3, x2, x0		// CBNZ, not CMP: the flags are still needed
+	cbnz	x3, 1b
+	str	xzr, [x0]		// the console ring, empty
+
+	adr_l	x0, black_box
+	str	x5, [x0, #BB_NONCE]
+	str	x5, [x0, #BB_BOOT_NONCE]
+	lsr	x1, x19, #2
+	strb	w1, [x0, #BB_ENTRY_EL]
+	mrs	x1, cntfrq_el0
+	str	x1, [x0, #BB_CNTFRQ]
+	mrs	x1, cntvct_el0
+	str	x1, [x0, #BB_STAGE_TICKS]
+	ldr	x1, =(BLACK_BOX_SIZE << 32 | BLACK_BOX_VERSION)
+	str	x1, [x0, #8]
+	dmb	sy			// a reader sees the magic last
+	str	x6, [x0]
+	ret	x10
+.size open_black_box, . - open_black_box
+
 .type park, %function
 park:
 	wfi
@@ -233,3 +274,11 @@ exception_stack_guard:	.space	65536
 			.space	65536
 .global exception_stack_top
 exception_stack_top:
+
+// Laid out in blackbox.rs; last in the image, on a boundary that a tester
+// without symbols can scan for.
+.section .noinit.blackbox, "aw", %nobits
+	.balign	65536
+.global black_box
+black_box:	.space	BLACK_BOX_SIZE
+black_box_end:

@@ -4,10 +4,13 @@
 //! turns the MMU on and `head.S` jumps high.
 
 use core::arch::global_asm;
+use core::mem::offset_of;
 
 use early_mmu::descriptor::TABLE_OR_PAGE;
 use early_mmu::{PAGE_KERNEL, PAGE_KERNEL_ROX};
 
+use crate::arch::exception::ExceptionFrame;
+use crate::blackbox::{self, offset};
 use crate::mm::layout::KIMAGE_VADDR;
 use crate::stage::Stage;
 
@@ -48,9 +51,25 @@ global_asm!(
     ".set DEFAULT_UART_PA, {uart}",
     ".set STAGE_RELOCATE, {relocate}",
     ".set STAGE_IDMAP, {idmap}",
+    ".set BB_NONCE, {nonce}",
+    ".set BB_BOOT_NONCE, {boot_nonce}",
+    ".set BB_STAGE, {stage}",
+    ".set BB_ENTRY_EL, {entry_el}",
+    ".set BB_DISPLACEMENT, {displacement}",
+    ".set BB_IMAGE_PA, {image_pa}",
+    ".set BB_CNTFRQ, {cntfrq}",
+    ".set BB_STAGE_TICKS, {stage_ticks}",
+    ".set BB_PREVIOUS, {previous}",
+    ".set BB_KEPT_BYTES, {kept}",
+    ".set BLACK_BOX_MAGIC, {magic}",
+    ".set BLACK_BOX_VERSION, {version}",
+    ".set BLACK_BOX_SIZE, {size}",
+    ".set FRAME_ELR, {frame_elr}",
+    ".set FRAME_ESR, {frame_esr}",
+    include_str!("../arch/asm.S"),
     include_str!("head.S"),
     include_str!("el2.S"),
-    include_str!("early_vectors.S"),
+    include_str!("early_exception.S"),
     include_str!("cache.S"),
     include_str!("enable_mmu.S"),
     ".ltorg",
@@ -65,4 +84,19 @@ global_asm!(
     uart = const DEFAULT_UART_PA,
     relocate = const Stage::Relocate as u8,
     idmap = const Stage::Idmap as u8,
+    nonce = const offset::NONCE,
+    boot_nonce = const offset::BOOT_NONCE,
+    stage = const offset::STAGE,
+    entry_el = const offset::ENTRY_EL,
+    displacement = const offset::DISPLACEMENT,
+    image_pa = const offset::IMAGE_PA,
+    cntfrq = const offset::CNTFRQ,
+    stage_ticks = const offset::STAGE_TICKS,
+    previous = const offset::PREVIOUS,
+    kept = const blackbox::KEPT_BYTES,
+    magic = const blackbox::MAGIC,
+    version = const blackbox::VERSION,
+    size = const blackbox::SIZE_BYTES,
+    frame_elr = const offset_of!(ExceptionFrame, elr),
+    frame_esr = const offset_of!(ExceptionFrame, esr),
 );

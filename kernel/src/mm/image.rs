@@ -94,7 +94,7 @@ pub fn data() -> [Segment; 3] {
     [
         piece("data", offset!(_data), guards[0].start),
         piece("init stack", guards[0].end, guards[1].start),
-        piece("exception stack", guards[1].end, offset!(_end)),
+        piece("exception stack, black box", guards[1].end, offset!(_end)),
     ]
 }
 

@@ -1,56 +1,30 @@
-// Exceptions before Rust can run, at whichever EL the loader entered: prints
-// what happened on the default UART and parks. Needs no memory but its text.
+// Exceptions before Rust can run, at whichever EL the loader entered: recorded
+// already, printed on the default UART, and that is all. Called by vectors.S.
 
-.section .head.text, "ax"
+.section .text.vectors, "ax"
 
-.balign 2048
-.type early_vectors, %function
-early_vectors:
-	.rept	16
-	.balign	128
-	b	early_exception
-	.endr
-.size early_vectors, . - early_vectors
-
-// For a fault while a fault is reported: nothing left to try.
-.balign 2048
-.type park_vectors, %function
-park_vectors:
-	.rept	16
-	.balign	128
-	b	park
-	.endr
-.size park_vectors, . - park_vectors
-
+//   In: x0 = the frame, x4 = CurrentEL.
+.global early_exception
 .type early_exception, %function
 early_exception:
-	adr_l	x0, park_vectors
-	mrs	x1, CurrentEL
-	cmp	x1, #(2 << 2)
+	adr_l	x1, park_vectors
+	cmp	x4, #8
 	b.hi	1f
 	b.eq	2f
-	msr	vbar_el1, x0
-	mrs	x10, esr_el1
-	mrs	x11, elr_el1
-	mrs	x12, far_el1
+	msr	vbar_el1, x1
 	b	3f
-1:	msr	vbar_el3, x0
-	mrs	x10, esr_el3
-	mrs	x11, elr_el3
-	mrs	x12, far_el3
+1:	msr	vbar_el3, x1
 	b	3f
-2:	msr	vbar_el2, x0
-	mrs	x10, esr_el2
-	mrs	x11, elr_el2
-	mrs	x12, far_el2
+2:	msr	vbar_el2, x1
 3:	isb				// park_vectors before the UART is touched
+	mov	x11, x0
 	adr_l	x0, early_exception_message
 	bl	early_puts
-	mov	x1, x10
+	ldr	x1, [x11, #FRAME_ESR]
 	bl	early_puthex
-	mov	x1, x11
+	ldr	x1, [x11, #FRAME_ELR]
 	bl	early_puthex
-	mov	x1, x12
+	ldr	x1, [x11, #(FRAME_ESR + 8)]
 	bl	early_puthex
 	adr_l	x0, early_fail_message
 	bl	early_puts
