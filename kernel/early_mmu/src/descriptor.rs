@@ -1,4 +1,5 @@
-//! One entry of a translation table: VMSAv8-64 stage 1, EL1&0 (Arm ARM DDI 0487, D8.3).
+//! One entry of a translation table: VMSAv8-64 stage 1, EL1&0 (Arm ARM DDI 0487, chapter D8,
+//! "VMSAv8-64 translation table format descriptors").
 
 use core::fmt;
 
@@ -48,7 +49,8 @@ pub const AP_TABLE_RDONLY: u64 = 1 << 62;
 
 /// The bits that may change in a live leaf without break-before-make.
 ///
-/// Permissions and software bits (Arm ARM D8.17 lists what does need it; Linux keeps the same set in
+/// Permissions and software bits (Arm ARM chapter D8, "Using break-before-make when updating
+/// translation table entries", lists what does need it; Linux keeps the same set in
 /// `pgattr_change_is_safe`). `nG` is here, but only from 0 to 1: see [`Descriptor::may_become`].
 const SAFE_LIVE: u64 = PXN | AP_RDONLY | DBM | NG | SOFTWARE;
 
@@ -168,8 +170,8 @@ impl Descriptor {
         self.0 & CONTIGUOUS != 0
     }
 
-    /// The leaf as it works below table descriptors with these bits (Arm ARM D8.4.3, hierarchical
-    /// control of permissions): a table can take rights away, never give them.
+    /// The leaf as it works below table descriptors with these bits (Arm ARM chapter D8,
+    /// "Hierarchical permissions"): a table can take rights away, never give them.
     #[must_use]
     pub const fn below(self, tables: u64) -> Self {
         let mut bits = self.0;
@@ -190,7 +192,8 @@ impl Descriptor {
 
     /// Whether this live leaf may be overwritten by `new` at once, without break-before-make.
     ///
-    /// This is the one place that knows (Arm ARM D8.17.1; Linux 7.2 `pgattr_change_is_safe`): output
+    /// This is the one place that knows (Arm ARM chapter D8, "Using break-before-make"; Linux 7.2
+    /// `pgattr_change_is_safe`): output
     /// address, size, memory type, shareability, `AF`, `UXN`, and global-ness gained must go through
     /// an invalid entry. A change within a contiguous run never passes: the run's other entries
     /// would differ from it for a while.
@@ -225,5 +228,79 @@ impl fmt::Debug for Descriptor {
 impl fmt::Display for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Granule4K;
+
+    type G = Granule4K<48>;
+
+    /// Positions as Linux has them in `pgtable-hwdef.h` and `pgtable-prot.h`.
+    #[test]
+    fn bits_are_where_linux_has_them() {
+        for (bit, position) in [
+            (VALID, 0),
+            (AP_EL0, 6),
+            (AP_RDONLY, 7),
+            (AF, 10),
+            (NG, 11),
+            (GP, 50),
+            (DBM, 51),
+            (CONTIGUOUS, 52),
+            (PXN, 53),
+            (UXN, 54),
+            (PXN_TABLE, 59),
+            (UXN_TABLE, 60),
+        ] {
+            assert_eq!(bit, 1 << position);
+        }
+        assert_eq!(ATTR_INDX, 0x1c);
+        assert_eq!(SH_INNER, 0x300);
+        assert_eq!(SAFE_LIVE & !SOFTWARE, 0x0028_0000_0000_0880);
+        assert_eq!(SOFTWARE, 0x8780_0000_0000_0000);
+    }
+
+    #[test]
+    fn kinds_depend_on_the_level() {
+        let kinds =
+            |bits: u64| [0, 1, 2, 3].map(|level| Descriptor::from_bits(bits).kind::<G>(level));
+        use Kind::{Invalid, Leaf, Reserved, Table};
+        assert_eq!(kinds(0b00), [Invalid; 4]);
+        assert_eq!(kinds(0b10), [Invalid; 4]);
+        assert_eq!(kinds(0b01), [Reserved, Leaf, Leaf, Reserved]);
+        assert_eq!(kinds(0b11), [Table, Table, Table, Leaf]);
+    }
+
+    #[test]
+    fn only_the_safe_bits_may_change_live() {
+        let page = 0x0060_0000_4020_0703;
+        for bit in 0..64 {
+            let safe = [7, 51, 53, 55, 56, 57, 58, 63].contains(&bit)
+                // From global to one ASID; from Normal to Normal-Tagged; to invalid.
+                || [11, 2, 0].contains(&bit);
+            let (old, new) = (
+                Descriptor::from_bits(page),
+                Descriptor::from_bits(page ^ 1 << bit),
+            );
+            assert_eq!(old.may_become(new), safe, "bit {bit} of a live page");
+            let back = safe && bit != 11;
+            assert_eq!(
+                new.may_become(old),
+                back || bit == 0,
+                "bit {bit}, the other way"
+            );
+        }
+    }
+
+    #[test]
+    fn an_invalid_entry_may_become_anything_and_the_same_is_no_change() {
+        let page = Descriptor::from_bits(0x0060_0000_4020_0703 | CONTIGUOUS);
+        assert!(page.may_become(page));
+        assert!(Descriptor::from_bits(!VALID).may_become(page));
+        assert!(page.may_become(Descriptor::INVALID));
+        assert!(!page.may_become(Descriptor::from_bits(page.bits() ^ AP_RDONLY)));
     }
 }

@@ -4,7 +4,6 @@
 //! what would change. Writing follows the same way through the tables and cannot fail: nothing else
 //! writes in between, as the caller holds `&mut PageTable`.
 
-use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{Descriptor, Kind};
@@ -12,16 +11,8 @@ use crate::edit::{Edit, Step, Survey};
 use crate::flush::{Flush, Stale};
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::memory::{ReservedFrames, TableMemory};
+use crate::span::{Span, parts, parts_but, run_span, tables_below, wholly_covered};
 use crate::{MapError, PhysAddr, VirtAddr};
-
-/// A range of input addresses: virtual addresses without the bits that choose `TTBR0` or `TTBR1`, so
-/// that the end of the address space is not the end of the number range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub(crate) ia: u64,
-    /// Exclusive; greater than `ia`.
-    pub(crate) end: u64,
-}
 
 /// An entry, and the part of a request that it translates.
 #[derive(Clone, Copy)]
@@ -70,18 +61,18 @@ impl Plan {
         Flush::new(self.new_entries, stale)
     }
 
-    /// Notes that the leaves in `span`, each of `bytes`, are overwritten. Spans come in order.
+    /// Notes that the leaves in `span`, each of `bytes`, are overwritten.
     #[inline(always)]
     fn note_change(&mut self, span: Span, bytes: u64) {
         self.changed = match self.changed {
             None => Some((span, bytes)),
-            Some((before, smallest)) => Some((
-                Span {
-                    ia: before.ia,
-                    end: span.end,
-                },
-                smallest.min(bytes),
-            )),
+            Some((before, smallest)) => {
+                let joined = Span {
+                    ia: before.ia.min(span.ia),
+                    end: before.end.max(span.end),
+                };
+                Some((joined, smallest.min(bytes)))
+            }
         };
     }
 }
@@ -151,28 +142,17 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
     {
         let entries = table.as_ref();
         let covered = wholly_covered::<G>(span, level);
-        let run = entries.get(covered.clone()).unwrap_or(&[]);
-        let surveyed = if run.is_empty() {
-            None
-        } else {
-            edit.survey(level, run)
-        };
+        let run = entries.get(covered.clone()).filter(|run| !run.is_empty());
+        let run_span = run_span::<G>(span, level, &covered);
+        let surveyed = run.and_then(|run| edit.survey(level, run_span.ia, run));
         match surveyed {
             None => {}
             Some(Survey::Keep) => plan.keeps = true,
             Some(Survey::AllNew) => plan.new_entries = true,
-            Some(Survey::AllChange) => {
-                plan.note_change(run_span::<G>(span, level, &covered), G::entry_bytes(level));
-            }
+            Some(Survey::AllChange) => plan.note_change(run_span, G::entry_bytes(level)),
         }
-        if surveyed.is_some() && level == LAST_LEVEL {
-            return Ok(());
-        }
-
-        for (index, part, whole) in parts::<G>(span, level) {
-            if whole && surveyed.is_some() {
-                continue;
-            }
+        let answered = if surveyed.is_some() { covered } else { 0..0 };
+        for (index, part, whole) in parts_but::<G>(span, level, &answered) {
             let place = Place {
                 base: self.base,
                 level,
@@ -295,10 +275,7 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
             edit.fill(level, run_span::<G>(span, level, &leaves).ia, run);
         }
         if level < LAST_LEVEL {
-            for (index, part, _) in parts::<G>(span, level) {
-                if leaves.contains(&index) {
-                    continue;
-                }
+            for (index, part, _) in parts_but::<G>(span, level, &leaves) {
                 let next = self.build(level + 1, part, edit, frames);
                 if let Some(entry) = entries.get_mut(index) {
                     *entry.get_mut() = Descriptor::table::<G>(next).bits();
@@ -327,64 +304,4 @@ fn store(entries: &[AtomicU64], index: usize, new: Descriptor) {
     if let Some(entry) = entries.get(index) {
         entry.store(new.bits(), Relaxed);
     }
-}
-
-/// The entries of one table at `level` that `span` touches: index, part of the span, and whether the
-/// part is all that the entry translates.
-#[inline(always)]
-fn parts<G: Geometry>(span: Span, level: Level) -> impl Iterator<Item = (usize, Span, bool)> {
-    let bytes = G::entry_bytes(level);
-    let mut ia = span.ia;
-    core::iter::from_fn(move || {
-        if ia >= span.end {
-            return None;
-        }
-        let part = Span {
-            ia,
-            end: ((ia | (bytes - 1)) + 1).min(span.end),
-        };
-        ia = part.end;
-        Some((G::index(part.ia, level), part, part.end - part.ia == bytes))
-    })
-}
-
-/// The indices of the entries at `level` that lie wholly within `span`, which one table translates.
-#[inline(always)]
-fn wholly_covered<G: Geometry>(span: Span, level: Level) -> Range<usize> {
-    let inside = G::entry_bytes(level) - 1;
-    let start = G::index(span.ia, level) + usize::from(span.ia & inside != 0);
-    let end = G::index(span.end - 1, level) + usize::from(span.end & inside == 0);
-    start..end.max(start)
-}
-
-/// The input addresses that the entries `run`, wholly within `span`, translate.
-#[inline(always)]
-fn run_span<G: Geometry>(span: Span, level: Level, run: &Range<usize>) -> Span {
-    let bytes = G::entry_bytes(level);
-    let table = span.ia & !((bytes << G::INDEX_BITS) - 1);
-    Span {
-        ia: table + run.start as u64 * bytes,
-        end: table + run.end as u64 * bytes,
-    }
-}
-
-/// The number of tables that an invalid entry at `level` needs below it, for `span` to be mapped.
-///
-/// At a level where leaves fit, only the entries that the span covers in part lead to a table; there
-/// are two at most.
-fn tables_below<G: Geometry>(level: Level, span: Span, first_leaf_level: Level) -> usize {
-    let mut tables = 0;
-    for level in level..LAST_LEVEL {
-        let (shift, inside) = (G::entry_shift(level), G::entry_bytes(level) - 1);
-        let (first, last) = (span.ia >> shift, (span.end - 1) >> shift);
-        let (starts_inside, ends_inside) = (span.ia & inside != 0, span.end & inside != 0);
-        tables += if level < first_leaf_level {
-            (last - first + 1) as usize
-        } else if first == last {
-            usize::from(starts_inside || ends_inside)
-        } else {
-            usize::from(starts_inside) + usize::from(ends_inside)
-        };
-    }
-    tables
 }

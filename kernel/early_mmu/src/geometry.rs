@@ -14,7 +14,8 @@ pub type Level = i8;
 /// The level whose entries are pages, whatever the granule.
 pub const LAST_LEVEL: Level = 3;
 
-/// The shape of a set of translation tables (Arm ARM DDI 0487, D8.2 "Translation process").
+/// The shape of a set of translation tables (Arm ARM DDI 0487, chapter D8, "Translation
+/// process").
 ///
 /// An implementation gives the five items without a default; the rest follows from them. `INDEX_BITS`
 /// and the encoding of output addresses can be overridden, for 52-bit output addresses and for tests

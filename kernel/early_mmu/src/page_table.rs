@@ -3,10 +3,11 @@
 use core::marker::PhantomData;
 
 use crate::edit::{Edit, Link, Map, Protect};
-use crate::engine::{Engine, Plan, Span};
+use crate::engine::{Engine, Plan};
 use crate::error::Argument;
 use crate::geometry::{Geometry, Level};
 use crate::memory::{NoAlloc, TableAlloc, TableMemory};
+use crate::span::Span;
 use crate::{Flags, Flush, MapError, PhysAddr, Prot, VirtAddr};
 
 /// Which half of the 64-bit virtual address space a set of tables translates.
@@ -26,19 +27,6 @@ impl VaRange {
         match self {
             Self::Lower => VirtAddr::new(0),
             Self::Upper => VirtAddr::new(!0 << G::VA_BITS),
-        }
-    }
-
-    /// `va` as an input address of the walk, without the bits that choose the range; `None` if it
-    /// lies outside.
-    #[must_use]
-    #[inline(always)]
-    pub(crate) fn input_address<G: Geometry>(self, va: VirtAddr) -> Option<u64> {
-        let ia = va.as_u64() ^ self.base::<G>().as_u64();
-        if ia >> G::VA_BITS == 0 {
-            Some(ia)
-        } else {
-            None
         }
     }
 }
@@ -66,7 +54,9 @@ pub struct Mapping {
 #[derive(Debug)]
 pub struct PageTable<G: Geometry, M: TableMemory<G>> {
     pub(crate) root: PhysAddr,
-    pub(crate) range: VaRange,
+    range: VaRange,
+    /// The lowest address of the range.
+    pub(crate) base: VirtAddr,
     pub(crate) memory: M,
     output_bits: u32,
     geometry: PhantomData<G>,
@@ -84,9 +74,11 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
                 "Geometry::Table must be [AtomicU64; 1 << INDEX_BITS]"
             );
         }
+        let base = range.base::<G>();
         Self {
             root,
             range,
+            base,
             memory,
             output_bits: G::OA_BITS,
             geometry: PhantomData,
@@ -227,7 +219,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         };
         self.engine()
             .write_from_root(self.root, span, edit, &plan, &mut frames);
-        Ok(plan.flush(self.range.base::<G>()))
+        Ok(plan.flush(self.base))
     }
 
     /// Finds out what `edit` would write, without writing. `permit` is asked where a table is missing.
@@ -240,7 +232,18 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     }
 
     fn engine(&self) -> Engine<'_, G, M> {
-        Engine::new(&self.memory, self.range.base::<G>())
+        Engine::new(&self.memory, self.base)
+    }
+
+    /// `va` without the bits that choose the range, as the walk takes it; `None` if it lies outside.
+    #[inline(always)]
+    pub(crate) fn input_address(&self, va: VirtAddr) -> Option<u64> {
+        let ia = va.as_u64() ^ self.base.as_u64();
+        if ia >> G::VA_BITS == 0 {
+            Some(ia)
+        } else {
+            None
+        }
     }
 
     /// A range of virtual addresses as a span of input addresses, if it can be one.
@@ -251,10 +254,10 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         check_aligned::<G>(Argument::Va, va.as_u64())?;
         check_aligned::<G>(Argument::Size, size_bytes)?;
         let last = check_last(Argument::Va, va.as_u64(), size_bytes)?;
-        let Some(ia) = self.range.input_address::<G>(va) else {
+        let Some(ia) = self.input_address(va) else {
             return Err(MapError::OutsideRange { va });
         };
-        if self.range.input_address::<G>(VirtAddr::new(last)).is_none() {
+        if self.input_address(VirtAddr::new(last)).is_none() {
             return Err(MapError::OutsideRange {
                 va: VirtAddr::new(1 << G::VA_BITS),
             });

@@ -33,7 +33,7 @@ impl MemType {
         Self::Device_nGnRE,
     ];
 
-    /// The byte of `MAIR_EL1` that describes this type (Arm ARM D24.2, `MAIR_EL1`).
+    /// The byte of `MAIR_EL1` that describes this type (Arm ARM DDI 0487, register `MAIR_EL1`).
     #[must_use]
     pub const fn mair_byte(self) -> u8 {
         match self {

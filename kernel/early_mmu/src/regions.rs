@@ -1,11 +1,12 @@
 //! All that is mapped, as few regions as possible: for dumps and audits.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{self as bits, Descriptor};
 use crate::geometry::{Geometry, Level};
 use crate::memory::TableMemory;
-use crate::walk::{Leaf, WalkEnd};
+use crate::walk::Descent;
 use crate::{PageTable, PhysAddr, VirtAddr};
 
 /// Neighbouring blocks or pages of one size that translate to neighbouring memory alike.
@@ -113,62 +114,76 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     }
 }
 
-impl<G: Geometry, M: TableMemory<G>> Regions<'_, G, M> {
-    fn leaf_at(&self, ia: u64) -> WalkEnd {
-        self.tables
-            .walk(VirtAddr::new(self.tables.range().base::<G>().as_u64() | ia))
-            .end()
-    }
-}
-
 impl<G: Geometry, M: TableMemory<G>> Iterator for Regions<'_, G, M> {
     type Item = Region;
 
     fn next(&mut self) -> Option<Region> {
         let mut region: Option<Region> = None;
         while self.ia >> G::VA_BITS == 0 {
-            match self.leaf_at(self.ia) {
-                WalkEnd::Leaf(leaf) => {
-                    let next = region_of::<G>(leaf);
+            // The first address that the walk's last entry does not speak for.
+            let ia = self.ia;
+            let behind = |level| (ia | (G::entry_bytes(level) - 1)) + 1;
+            let unmapped = match self.tables.descend(ia, |_| {}) {
+                Descent::Leaf {
+                    table,
+                    level,
+                    descriptor,
+                    inherited,
+                } => {
+                    let run = self.run(table.as_ref(), level, descriptor, inherited);
                     region = match region {
-                        None => Some(next),
-                        Some(before) => match joined(before, next) {
+                        None => Some(run),
+                        Some(before) => match joined(before, run) {
                             Some(both) => Some(both),
                             None => return Some(before),
                         },
                     };
-                    self.ia += leaf.size_bytes;
+                    self.ia += run.size_bytes;
+                    continue;
                 }
-                WalkEnd::Fault { level } => {
-                    if region.is_some() {
-                        return region;
-                    }
-                    self.ia = (self.ia | (G::entry_bytes(level) - 1)) + 1;
-                }
-                WalkEnd::Unreachable { level, .. } => {
-                    if region.is_some() {
-                        return region;
-                    }
-                    if level == G::START_LEVEL {
-                        return None;
-                    }
-                    self.ia = (self.ia | (G::entry_bytes(level - 1) - 1)) + 1;
-                }
-                WalkEnd::OutsideRange => return region,
+                Descent::Fault { level } => behind(level),
+                Descent::Unreachable { level, .. } if level > G::START_LEVEL => behind(level - 1),
+                Descent::Unreachable { .. } => 1 << G::VA_BITS,
+            };
+            if region.is_some() {
+                return region;
             }
+            self.ia = unmapped;
         }
         region
     }
 }
 
-fn region_of<G: Geometry>(leaf: Leaf) -> Region {
-    Region {
-        va: leaf.va,
-        pa: leaf.pa,
-        size_bytes: leaf.size_bytes,
-        leaf_bytes: leaf.size_bytes,
-        level: leaf.level,
-        attributes: Descriptor::from_bits(leaf.effective.attributes::<G>()),
+impl<G: Geometry, M: TableMemory<G>> Regions<'_, G, M> {
+    /// The leaf for `self.ia` and those behind it in the same table that continue it.
+    fn run(&self, table: &[AtomicU64], level: Level, first: Descriptor, inherited: u64) -> Region {
+        let leaf_bytes = G::entry_bytes(level);
+        let pa = first.output::<G>().align_down(leaf_bytes);
+        let attributes = first.bits() & !G::OUTPUT_MASK;
+        let mut size_bytes = leaf_bytes;
+        // The root may have more entries than the range uses.
+        let until_end = ((1 << G::VA_BITS) - self.ia) / leaf_bytes;
+        let entries = table
+            .iter()
+            .skip(G::index(self.ia, level))
+            .take(until_end as usize);
+        for entry in entries.skip(1) {
+            let next = Descriptor::from_bits(entry.load(Relaxed));
+            let follows = next.bits() & !G::OUTPUT_MASK == attributes
+                && next.output::<G>().align_down(leaf_bytes).checked_sub(pa) == Some(size_bytes);
+            if !follows {
+                break;
+            }
+            size_bytes += leaf_bytes;
+        }
+        Region {
+            va: VirtAddr::new(self.tables.base.as_u64() | self.ia),
+            pa,
+            size_bytes,
+            leaf_bytes,
+            level,
+            attributes: Descriptor::from_bits(first.below(inherited).attributes::<G>()),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Looking one address up, as the hardware would.
 
-use crate::descriptor::{Descriptor, Kind};
+use crate::descriptor::{Descriptor, Kind, TABLE_OR_PAGE};
 use crate::engine::load;
-use crate::geometry::{Geometry, Level};
+use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::memory::TableMemory;
 use crate::{PageTable, PhysAddr, VirtAddr};
 
@@ -57,6 +57,23 @@ pub struct Leaf {
     pub effective: Descriptor,
 }
 
+/// Where a walk ended, with the table that holds the leaf.
+pub(crate) enum Descent<'t, G: Geometry> {
+    Leaf {
+        table: &'t G::Table,
+        level: Level,
+        descriptor: Descriptor,
+        inherited: u64,
+    },
+    Fault {
+        level: Level,
+    },
+    Unreachable {
+        level: Level,
+        pa: PhysAddr,
+    },
+}
+
 impl Walk {
     /// The address that was looked up.
     #[must_use]
@@ -104,62 +121,107 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
             count: 0,
             end: WalkEnd::OutsideRange,
         };
-        let Some(ia) = self.range.input_address::<G>(va) else {
+        let Some(ia) = self.input_address(va) else {
             return walk;
         };
-        let (mut level, mut pa, mut tables) = (G::START_LEVEL, self.root, 0);
-        walk.end = loop {
-            let Some(table) = self.memory.table(pa) else {
-                break WalkEnd::Unreachable { level, pa };
-            };
-            let descriptor = load(table.as_ref(), G::index(ia, level));
+        let descent = self.descend(ia, |descriptor| {
             if let Some(slot) = walk.read.get_mut(walk.count) {
                 *slot = descriptor;
                 walk.count += 1;
             }
+        });
+        walk.end = match descent {
+            Descent::Fault { level } => WalkEnd::Fault { level },
+            Descent::Unreachable { level, pa } => WalkEnd::Unreachable { level, pa },
+            Descent::Leaf {
+                level,
+                descriptor,
+                inherited,
+                ..
+            } => {
+                let bytes = G::entry_bytes(level);
+                WalkEnd::Leaf(Leaf {
+                    va: va.align_down(bytes),
+                    pa: descriptor.output::<G>().align_down(bytes),
+                    size_bytes: bytes,
+                    level,
+                    descriptor,
+                    effective: descriptor.below(inherited),
+                })
+            }
+        };
+        walk
+    }
+
+    /// The walk itself: from the root to the entry that ends it, showing each entry to `visit`.
+    pub(crate) fn descend(&self, ia: u64, mut visit: impl FnMut(Descriptor)) -> Descent<'_, G> {
+        let (mut level, mut pa, mut inherited) = (G::START_LEVEL, self.root, 0);
+        loop {
+            let Some(table) = self.memory.table(pa) else {
+                return Descent::Unreachable { level, pa };
+            };
+            let descriptor = load(table.as_ref(), G::index(ia, level));
+            visit(descriptor);
             match descriptor.kind::<G>(level) {
-                Kind::Invalid | Kind::Reserved => break WalkEnd::Fault { level },
+                Kind::Invalid | Kind::Reserved => return Descent::Fault { level },
                 Kind::Leaf => {
-                    let bytes = G::entry_bytes(level);
-                    break WalkEnd::Leaf(Leaf {
-                        va: va.align_down(bytes),
-                        pa: descriptor.output::<G>().align_down(bytes),
-                        size_bytes: bytes,
+                    return Descent::Leaf {
+                        table,
                         level,
                         descriptor,
-                        effective: descriptor.below(tables),
-                    });
+                        inherited,
+                    };
                 }
                 Kind::Table => {
-                    tables |= descriptor.bits();
+                    inherited |= descriptor.bits();
                     pa = descriptor.output::<G>();
                     level += 1;
                 }
             }
-        };
-        walk
+        }
     }
 
     /// The physical address that `va` translates to, or `None` if it faults.
     #[must_use]
     #[inline]
     pub fn translate(&self, va: VirtAddr) -> Option<PhysAddr> {
-        let ia = self.range.input_address::<G>(va)?;
-        let (mut level, mut pa) = (G::START_LEVEL, self.root);
-        loop {
-            let descriptor = load(self.memory.table(pa)?.as_ref(), G::index(ia, level));
-            match descriptor.kind::<G>(level) {
-                Kind::Table => {
-                    pa = descriptor.output::<G>();
-                    level += 1;
-                }
-                Kind::Leaf => {
-                    let inside = G::entry_bytes(level) - 1;
-                    let block = descriptor.output::<G>().as_u64() & !inside;
-                    return Some(PhysAddr::new(block | ia & inside));
-                }
-                Kind::Invalid | Kind::Reserved => return None,
-            }
+        let ia = va.as_u64() ^ self.base.as_u64();
+        // Outside the range, the index into the root passes the root's last entry.
+        let root_shift = G::entry_shift(G::START_LEVEL);
+        if ia >> root_shift >= 1 << (G::VA_BITS - root_shift) {
+            return None;
         }
+        // Constant bounds, so that the compiler unrolls the levels.
+        let (mut level, mut pa) = (G::START_LEVEL, self.root);
+        while level < LAST_LEVEL {
+            let descriptor = load(self.memory.table(pa)?.as_ref(), G::index(ia, level));
+            // The type bits of a table, and of a page, are both ones: taking them away leaves none.
+            let untyped = descriptor.bits().wrapping_sub(TABLE_OR_PAGE);
+            if untyped & TABLE_OR_PAGE != 0 {
+                return translate_leaf::<G>(descriptor, level, ia);
+            }
+            pa = G::decode_output(untyped);
+            level += 1;
+        }
+        let descriptor = load(self.memory.table(pa)?.as_ref(), G::index(ia, LAST_LEVEL));
+        let untyped = descriptor.bits().wrapping_sub(TABLE_OR_PAGE);
+        if untyped & TABLE_OR_PAGE != 0 {
+            return None;
+        }
+        Some(PhysAddr::new(
+            G::decode_output(untyped).as_u64() | ia & (G::GRANULE_BYTES - 1),
+        ))
     }
+}
+
+/// What a block translates `ia` to; `None` if the entry is no block.
+#[cold]
+#[inline(never)]
+fn translate_leaf<G: Geometry>(descriptor: Descriptor, level: Level, ia: u64) -> Option<PhysAddr> {
+    if descriptor.kind::<G>(level) != Kind::Leaf {
+        return None;
+    }
+    let inside = G::entry_bytes(level) - 1;
+    let start = descriptor.output::<G>().as_u64() & !inside;
+    Some(PhysAddr::new(start | ia & inside))
 }

@@ -1,0 +1,98 @@
+//! `update_mapping_prot`, as seen from an entry.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::descriptor::{self as bits, Descriptor};
+use crate::edit::{Edit, Step, Survey, bits_of, for_each};
+use crate::engine::Place;
+use crate::geometry::{Geometry, LAST_LEVEL, Level};
+use crate::{MapError, Prot};
+
+/// `update_mapping_prot`.
+pub(crate) struct Protect {
+    set: u64,
+}
+
+impl Protect {
+    pub(crate) fn new(prot: Prot) -> Self {
+        Self { set: prot.bits() }
+    }
+
+    #[inline(always)]
+    fn apply(&self, old: u64) -> u64 {
+        old & !Prot::MASK | self.set
+    }
+}
+
+impl<G: Geometry> Edit<G> for Protect {
+    #[inline(always)]
+    fn first_leaf_level(&self) -> Level {
+        LAST_LEVEL
+    }
+
+    #[inline(always)]
+    fn hole(&self, place: Place) -> Result<Step, MapError> {
+        Err(MapError::NotMapped {
+            va: place.va(),
+            level: place.level,
+        })
+    }
+
+    #[inline(always)]
+    fn leaf(&self, place: Place, old: Descriptor) -> Result<Step, MapError> {
+        let new = Descriptor::from_bits(self.apply(old.bits()));
+        let (va, level) = (place.va(), place.level);
+        if old == new {
+            return Ok(Step::Keep);
+        }
+        if !place.whole {
+            return Err(MapError::WouldSplitBlock { va, level, old });
+        }
+        if !old.may_become(new) {
+            return Err(MapError::NeedsBreakBeforeMake {
+                va,
+                level,
+                old,
+                new,
+            });
+        }
+        Ok(Step::Write(new))
+    }
+
+    #[inline(always)]
+    fn survey(&self, level: Level, _: u64, entries: &[AtomicU64]) -> Option<Survey> {
+        let (all, any) = bits_of(entries);
+        let leaf = if level == LAST_LEVEL {
+            bits::TABLE_OR_PAGE
+        } else {
+            bits::BLOCK
+        };
+        let leaves = all & bits::TABLE_OR_PAGE == leaf && any & bits::TABLE_OR_PAGE == leaf;
+        if !leaves || level < G::FIRST_BLOCK_LEVEL {
+            return None;
+        }
+        // A bit changes in some entry if not all have it as it should be; and in every entry if all
+        // have it as it should not be.
+        let changes_somewhere = (any & !self.set | !all & self.set) & Prot::MASK;
+        let changes_everywhere = (all & !self.set | !any & self.set) & Prot::MASK;
+        if changes_somewhere == 0 {
+            return Some(Survey::Keep);
+        }
+        let permissions_only = changes_somewhere & !(bits::AP_RDONLY | bits::PXN | bits::DBM) == 0;
+        if permissions_only && changes_everywhere != 0 && any & bits::CONTIGUOUS == 0 {
+            return Some(Survey::AllChange);
+        }
+        None
+    }
+
+    fn fill(&self, _: Level, _: u64, _: &mut [AtomicU64]) {
+        // A hole is an error, so nothing is ever built.
+    }
+
+    #[inline(always)]
+    fn overwrite(&self, _: u64, entries: &[AtomicU64]) {
+        for_each(entries, |entry| {
+            entry.store(self.apply(entry.load(Relaxed)), Relaxed)
+        });
+    }
+}

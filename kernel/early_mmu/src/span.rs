@@ -1,0 +1,112 @@
+//! Ranges of input addresses, and how the entries of a table divide them.
+
+use core::ops::Range;
+
+use crate::geometry::{Geometry, LAST_LEVEL, Level};
+
+/// A range of input addresses: virtual addresses without the bits that choose `TTBR0` or `TTBR1`, so
+/// that the end of the address space is not the end of the number range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) ia: u64,
+    /// Exclusive; greater than `ia`.
+    pub(crate) end: u64,
+}
+
+/// The entries of one table at `level` that `span` touches: index, part of the span, and whether the
+/// part is all that the entry translates.
+#[inline(always)]
+pub(crate) fn parts<G: Geometry>(
+    span: Span,
+    level: Level,
+) -> impl Iterator<Item = (usize, Span, bool)> {
+    let bytes = G::entry_bytes(level);
+    let mut ia = span.ia;
+    core::iter::from_fn(move || {
+        if ia >= span.end {
+            return None;
+        }
+        let part = Span {
+            ia,
+            end: ((ia | (bytes - 1)) + 1).min(span.end),
+        };
+        ia = part.end;
+        Some((G::index(part.ia, level), part, part.end - part.ia == bytes))
+    })
+}
+
+/// [`parts`] without those whose index lies in `run`.
+#[inline(always)]
+pub(crate) fn parts_but<G: Geometry>(
+    span: Span,
+    level: Level,
+    run: &Range<usize>,
+) -> impl Iterator<Item = (usize, Span, bool)> {
+    let (before, after) = if run.is_empty() {
+        (
+            span,
+            Span {
+                ia: span.end,
+                end: span.end,
+            },
+        )
+    } else {
+        let run = run_span::<G>(span, level, run);
+        (
+            Span {
+                ia: span.ia,
+                end: run.ia,
+            },
+            Span {
+                ia: run.end,
+                end: span.end,
+            },
+        )
+    };
+    parts::<G>(before, level).chain(parts::<G>(after, level))
+}
+
+/// The indices of the entries at `level` that lie wholly within `span`, which one table translates.
+#[inline(always)]
+pub(crate) fn wholly_covered<G: Geometry>(span: Span, level: Level) -> Range<usize> {
+    let inside = G::entry_bytes(level) - 1;
+    let start = G::index(span.ia, level) + usize::from(span.ia & inside != 0);
+    let end = G::index(span.end - 1, level) + usize::from(span.end & inside == 0);
+    start..end.max(start)
+}
+
+/// The input addresses that the entries `run`, wholly within `span`, translate.
+#[inline(always)]
+pub(crate) fn run_span<G: Geometry>(span: Span, level: Level, run: &Range<usize>) -> Span {
+    let bytes = G::entry_bytes(level);
+    let table = span.ia & !((bytes << G::INDEX_BITS) - 1);
+    Span {
+        ia: table + run.start as u64 * bytes,
+        end: table + run.end as u64 * bytes,
+    }
+}
+
+/// The number of tables that an invalid entry at `level` needs below it, for `span` to be mapped.
+///
+/// At a level where leaves fit, only the entries that the span covers in part lead to a table; there
+/// are two at most.
+pub(crate) fn tables_below<G: Geometry>(
+    level: Level,
+    span: Span,
+    first_leaf_level: Level,
+) -> usize {
+    let mut tables = 0;
+    for level in level..LAST_LEVEL {
+        let (shift, inside) = (G::entry_shift(level), G::entry_bytes(level) - 1);
+        let (first, last) = (span.ia >> shift, (span.end - 1) >> shift);
+        let (starts_inside, ends_inside) = (span.ia & inside != 0, span.end & inside != 0);
+        tables += if level < first_leaf_level {
+            (last - first + 1) as usize
+        } else if first == last {
+            usize::from(starts_inside || ends_inside)
+        } else {
+            usize::from(starts_inside) + usize::from(ends_inside)
+        };
+    }
+    tables
+}

@@ -1,0 +1,100 @@
+//! Regions as a kernel log shows them.
+
+mod support;
+
+use early_mmu::{
+    Flags, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, PROT_DEVICE_nGnRE, descriptor,
+};
+use support::{GIB, KIB, MIB, Memory, UPPER, frames, map, mapping, upper, va};
+
+#[test]
+fn rows_say_where_how_large_and_what() {
+    let memory = Memory::new(16);
+    let mut tables = upper(&memory);
+    let mut pool = frames(1, 15);
+    for (at, pa, size, prot) in [
+        (0, 0x4020_0000, 64 * KIB, PAGE_KERNEL_ROX),
+        (64 * KIB, 0x4021_0000, 32 * KIB, PAGE_KERNEL_RO),
+        (96 * KIB, 0x4021_8000, 4 * KIB, PAGE_KERNEL),
+        (
+            4 * MIB,
+            0x900_0000 & !(2 * MIB - 1),
+            2 * MIB,
+            PROT_DEVICE_nGnRE,
+        ),
+        (GIB, GIB, 3 * GIB, PAGE_KERNEL),
+    ] {
+        let _ = map(
+            &mut tables,
+            &mut pool,
+            mapping(UPPER + at, pa, size, prot),
+            Flags::NONE,
+        );
+    }
+    let rows: Vec<String> = tables.regions().map(|region| region.to_string()).collect();
+    assert_eq!(
+        rows,
+        [
+            "0xffff000000000000-0xffff00000000ffff -> 0x0000000040200000     64K L3   4K     ro x  SHD AF        UXN    MEM/NORMAL",
+            "0xffff000000010000-0xffff000000017fff -> 0x0000000040210000     32K L3   4K     ro NX SHD AF        UXN    MEM/NORMAL",
+            "0xffff000000018000-0xffff000000018fff -> 0x0000000040218000      4K L3   4K     RW NX SHD AF        UXN    MEM/NORMAL",
+            "0xffff000000400000-0xffff0000005fffff -> 0x0000000009000000      2M L2   2M     RW NX SHD AF        UXN    DEVICE/nGnRE",
+            "0xffff000040000000-0xffff0000ffffffff -> 0x0000000040000000      3G L1   1G     RW NX SHD AF        UXN    MEM/NORMAL",
+        ]
+    );
+}
+
+#[test]
+fn regions_that_violate_w_xor_x_are_found() {
+    let memory = Memory::new(16);
+    let mut tables = upper(&memory);
+    let pages = mapping(UPPER, GIB, 16 * KIB, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut frames(1, 15), pages, Flags::NONE);
+    assert!(
+        !tables
+            .regions()
+            .any(|region| region.is_writable_and_executable())
+    );
+    let table = tables
+        .walk(va(UPPER))
+        .descriptors()
+        .nth(2)
+        .expect("level 2")
+        .1;
+    let table = table.output::<support::G48>();
+    memory.poke(table, 2, memory.peek(table, 2) & !descriptor::PXN);
+    let found: Vec<_> = tables
+        .regions()
+        .filter(|r| r.is_writable_and_executable())
+        .collect();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].va, found[0].size_bytes),
+        (va(UPPER + 8 * KIB), 4 * KIB)
+    );
+}
+
+/// Neighbours in virtual but not in physical memory, or of another size, are regions of their own.
+#[test]
+fn regions_end_where_anything_differs() {
+    let memory = Memory::new(16);
+    let mut tables = upper(&memory);
+    let mut pool = frames(1, 15);
+    let _ = map(
+        &mut tables,
+        &mut pool,
+        mapping(UPPER, GIB, 4 * KIB, PAGE_KERNEL),
+        Flags::NONE,
+    );
+    let apart = mapping(UPPER + 4 * KIB, 2 * GIB, 4 * KIB, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut pool, apart, Flags::NONE);
+    let larger = mapping(UPPER + 2 * MIB, 4 * GIB, 4 * MIB, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut pool, larger, Flags::NONE);
+    assert_eq!(tables.regions().count(), 3);
+    // Across the end of a table, equal neighbours are one.
+    let memory = Memory::new(16);
+    let mut tables = upper(&memory);
+    let across = mapping(UPPER + 2 * MIB - 4 * KIB, GIB, 8 * KIB, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut frames(1, 15), across, Flags::NONE);
+    assert_eq!(tables.regions().count(), 1);
+}

@@ -1,0 +1,109 @@
+//! A table walker of its own: stage 1, EL1&0, VMSAv8-64, written along the Arm ARM's pseudo-code
+//! (`AArch64.S1Walk` and the functions it calls), in numbers, without any code of the crate.
+
+/// `TCR_EL1` and `TTBRn_EL1`, as far as they matter.
+#[derive(Clone, Copy, Debug)]
+pub struct Regime {
+    /// Base of the first table.
+    pub ttbr: u64,
+    /// Bit 55 of the addresses that it translates.
+    pub upper: bool,
+    /// 64 − TxSZ.
+    pub iasize: u32,
+    /// log2 of the granule.
+    pub granulebits: u32,
+    /// Address bits resolved per level; granulebits − 3 in hardware.
+    pub stride: u32,
+    /// The first level with blocks: 1 for the 4 KiB granule, 2 for the others.
+    pub first_block_level: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    AddressRange,
+    Translation(i32),
+    AccessFlag(i32),
+    /// A table that is not in memory.
+    External(i32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    pub pa: u64,
+    pub level: i32,
+    pub el1_read: bool,
+    pub el1_write: bool,
+    pub el1_execute: bool,
+    pub el0_access: bool,
+    pub el0_execute: bool,
+    pub attr_indx: u64,
+    pub shareability: u64,
+    pub global: bool,
+    pub contiguous: bool,
+}
+
+impl Regime {
+    pub fn translate(
+        &self,
+        va: u64,
+        read: impl Fn(u64) -> Option<u64>,
+    ) -> Result<Translation, Fault> {
+        let top = va >> self.iasize;
+        let expected = if self.upper {
+            u64::MAX >> self.iasize
+        } else {
+            0
+        };
+        if top != expected {
+            return Err(Fault::AddressRange);
+        }
+        let mut level = 3 - ((self.iasize - 1 - self.granulebits) / self.stride) as i32;
+        let mut base = self.ttbr;
+        let mut top_bit = self.iasize;
+        let (mut pxn_table, mut uxn_table, mut ap_table) = (false, false, 0);
+        loop {
+            let low_bit = (3 - level) as u32 * self.stride + self.granulebits;
+            let index = (va % (1 << top_bit)) / (1 << low_bit);
+            let descriptor = read(base + 8 * index).ok_or(Fault::External(level))?;
+            let is_leaf = match (descriptor % 4, level) {
+                (3, 3) => true,
+                (3, _) => false,
+                (1, l) if l != 3 && l >= self.first_block_level => true,
+                _ => return Err(Fault::Translation(level)),
+            };
+            if !is_leaf {
+                pxn_table |= descriptor >> 59 & 1 == 1;
+                uxn_table |= descriptor >> 60 & 1 == 1;
+                ap_table |= descriptor >> 61 & 3;
+                base = descriptor % (1 << 48) / (1 << self.granulebits) * (1 << self.granulebits);
+                top_bit = low_bit;
+                level += 1;
+                continue;
+            }
+            if descriptor >> 10 & 1 == 0 {
+                return Err(Fault::AccessFlag(level));
+            }
+            let output = descriptor % (1 << 48) / (1 << low_bit) * (1 << low_bit);
+            let ap = descriptor >> 6 & 3;
+            let read_only = ap >= 2 || ap_table >= 2;
+            let el0_access = ap % 2 == 1 && ap_table % 2 == 0;
+            let pxn = descriptor >> 53 & 1 == 1 || pxn_table;
+            let uxn = descriptor >> 54 & 1 == 1 || uxn_table;
+            // What EL0 can write, EL1 never executes.
+            let el0_writes = el0_access && !read_only;
+            return Ok(Translation {
+                pa: output + va % (1 << low_bit),
+                level,
+                el1_read: true,
+                el1_write: !read_only,
+                el1_execute: !pxn && !el0_writes,
+                el0_access,
+                el0_execute: !uxn,
+                attr_indx: descriptor >> 2 & 7,
+                shareability: descriptor >> 8 & 3,
+                global: descriptor >> 11 & 1 == 0,
+                contiguous: descriptor >> 52 & 1 == 1,
+            });
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! What all tests share: table memory that watches, frames that arrive dirty, and a fresh set of
+//! tables in one line.
+
+#![allow(dead_code)] // each test file uses its part
+
+pub mod arm_walk;
+pub mod model;
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use early_mmu::{
+    Flags, Flush, Geometry, Granule4K, Level, MapError, Mapping, PageTable, PhysAddr, Prot,
+    ReservedFrames, TableAlloc, TableMemory, VaRange, VirtAddr,
+};
+
+pub const KIB: u64 = 1 << 10;
+pub const MIB: u64 = 1 << 20;
+pub const GIB: u64 = 1 << 30;
+
+/// Linux's usual shape, in which most tests run.
+pub type G48 = Granule4K<48>;
+
+/// What frames hold before they are used: would be a valid entry at any level.
+const DIRT: u64 = 0x5bad_c0de_5bad_c003;
+
+/// Where table memory begins.
+const TABLES_PA: u64 = 0x8000_0000;
+
+/// Tables that tests can make.
+pub trait TestTable {
+    fn filled(value: u64) -> Box<Self>;
+}
+
+impl<const N: usize> TestTable for [AtomicU64; N] {
+    fn filled(value: u64) -> Box<Self> {
+        Box::new(std::array::from_fn(|_| AtomicU64::new(value)))
+    }
+}
+
+/// Four levels of eight entries: 4096 pages in all, blocks of 32 and 256 KiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Small;
+
+impl Geometry for Small {
+    const GRANULE_SHIFT: u32 = 12;
+    const INDEX_BITS: u32 = 3;
+    const VA_BITS: u32 = 24;
+    const OA_BITS: u32 = 48;
+    const FIRST_BLOCK_LEVEL: Level = 1;
+    type Table = [AtomicU64; 8];
+}
+
+/// Two levels of four entries: 16 pages in all.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiny;
+
+impl Geometry for Tiny {
+    const GRANULE_SHIFT: u32 = 12;
+    const INDEX_BITS: u32 = 2;
+    const VA_BITS: u32 = 16;
+    const OA_BITS: u32 = 48;
+    const FIRST_BLOCK_LEVEL: Level = 2;
+    type Table = [AtomicU64; 4];
+}
+
+pub trait TestGeometry: Geometry<Table: TestTable> {}
+impl<G: Geometry<Table: TestTable>> TestGeometry for G {}
+
+/// Table memory without unsafe code: a slot for each table, filled when the table is published.
+///
+/// It holds the engine to its order: a frame is published wholly written, and is reachable from the
+/// root only after `before_link`.
+pub struct Memory<G: TestGeometry> {
+    slots: Vec<OnceCell<Box<G::Table>>>,
+    /// Published, but not ordered before a link yet.
+    unordered: RefCell<Vec<u64>>,
+    pub links: RefCell<usize>,
+}
+
+impl<G: TestGeometry> Memory<G> {
+    pub fn new(slots: usize) -> Self {
+        let memory = Self {
+            slots: (0..slots).map(|_| OnceCell::new()).collect(),
+            unordered: RefCell::default(),
+            links: RefCell::default(),
+        };
+        assert!(memory.slots[0].set(G::Table::filled(0)).is_ok());
+        memory
+    }
+
+    pub fn root(&self) -> PhysAddr {
+        PhysAddr::new(TABLES_PA)
+    }
+
+    fn slot(&self, pa: PhysAddr) -> Option<&OnceCell<Box<G::Table>>> {
+        let offset = pa.checked_sub(PhysAddr::new(TABLES_PA))?;
+        if offset % G::GRANULE_BYTES != 0 {
+            return None;
+        }
+        self.slots.get((offset / G::GRANULE_BYTES) as usize)
+    }
+
+    /// One descriptor by its physical address, as a table walker reads it.
+    pub fn read(&self, pa: u64) -> Option<u64> {
+        let table = self
+            .slot(PhysAddr::new(pa & !(G::GRANULE_BYTES - 1)))?
+            .get()?;
+        let entries: &[AtomicU64] = (**table).as_ref();
+        Some(
+            entries
+                .get((pa & (G::GRANULE_BYTES - 1)) as usize / 8)?
+                .load(Relaxed),
+        )
+    }
+
+    /// Damages, or prepares, one entry.
+    pub fn poke(&self, table: PhysAddr, index: usize, value: u64) {
+        let table = self
+            .slot(table)
+            .and_then(OnceCell::get)
+            .expect("no table there");
+        (**table).as_ref()[index].store(value, Relaxed);
+    }
+
+    pub fn peek(&self, table: PhysAddr, index: usize) -> u64 {
+        self.read(table.as_u64() + 8 * index as u64)
+            .expect("no table there")
+    }
+
+    /// All tables, bit for bit.
+    pub fn snapshot(&self) -> Vec<Option<Vec<u64>>> {
+        let words = |table: &G::Table| table.as_ref().iter().map(|e| e.load(Relaxed)).collect();
+        self.slots
+            .iter()
+            .map(|slot| slot.get().map(|table| words(table)))
+            .collect()
+    }
+
+    /// Slots from `first` on, for frames.
+    pub fn free(&self, first: usize) -> usize {
+        self.slots.len() - first
+    }
+
+    pub fn table_count(&self) -> usize {
+        self.slots
+            .iter()
+            .filter(|slot| slot.get().is_some())
+            .count()
+    }
+
+    /// Tables that a walker can reach from the root.
+    fn reachable(&self) -> HashSet<u64> {
+        let mut found = HashSet::from([TABLES_PA]);
+        let mut level_tables = vec![TABLES_PA];
+        for _ in G::START_LEVEL..3 {
+            let mut next = vec![];
+            for table in level_tables {
+                for index in 0..1 << G::INDEX_BITS {
+                    let entry = self.read(table + 8 * index).unwrap_or(0);
+                    if entry & 3 == 3 && found.insert(entry & 0xffff_ffff_f000) {
+                        next.push(entry & 0xffff_ffff_f000);
+                    }
+                }
+            }
+            level_tables = next;
+        }
+        found
+    }
+
+    /// To be true after every operation.
+    pub fn check(&self) {
+        assert_eq!(*self.unordered.borrow(), [], "linked without before_link");
+        let reachable = self.reachable();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let pa = TABLES_PA + index as u64 * G::GRANULE_BYTES;
+            assert_eq!(
+                slot.get().is_some(),
+                reachable.contains(&pa),
+                "table {pa:#x} lost"
+            );
+        }
+    }
+}
+
+impl<G: TestGeometry> TableMemory<G> for &Memory<G> {
+    type Frame = Box<G::Table>;
+
+    fn table(&self, pa: PhysAddr) -> Option<&G::Table> {
+        self.slot(pa)?.get().map(|table| &**table)
+    }
+
+    fn publish(&self, pa: PhysAddr, mut frame: Box<G::Table>) {
+        let table: &mut G::Table = &mut frame;
+        for entry in table.as_mut() {
+            assert_ne!(*entry.get_mut(), DIRT, "entry of {pa} not written");
+        }
+        self.unordered.borrow_mut().push(pa.as_u64());
+        assert!(
+            self.slot(pa)
+                .expect("frame from elsewhere")
+                .set(frame)
+                .is_ok(),
+            "{pa} used twice"
+        );
+    }
+
+    fn before_link(&self) {
+        let reachable = self.reachable();
+        for pa in self.unordered.borrow_mut().drain(..) {
+            assert!(
+                !reachable.contains(&pa),
+                "{pa:#x} was linked before its entries were ordered"
+            );
+        }
+        *self.links.borrow_mut() += 1;
+    }
+}
+
+/// Frames for tables, full of dirt.
+pub struct Pool<G: TestGeometry> {
+    frames: Vec<(PhysAddr, Box<G::Table>)>,
+    /// How often a call asked for frames.
+    pub reservations: usize,
+}
+
+impl<G: TestGeometry> Pool<G> {
+    /// Frames for the slots from `first` on.
+    pub fn new(first: usize, count: usize) -> Self {
+        let pa =
+            |index: usize| PhysAddr::new(TABLES_PA + (first + index) as u64 * G::GRANULE_BYTES);
+        let frames = (0..count)
+            .rev()
+            .map(|index| (pa(index), G::Table::filled(DIRT)))
+            .collect();
+        Self {
+            frames,
+            reservations: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+}
+
+impl<G: TestGeometry> TableAlloc for Pool<G> {
+    type Frame = Box<G::Table>;
+    type Reserved<'a>
+        = Taken<'a, G>
+    where
+        Self: 'a;
+
+    fn reserve(&mut self, needed: usize) -> Result<Taken<'_, G>, MapError> {
+        assert_ne!(needed, 0);
+        self.reservations += 1;
+        let available = self.frames.len();
+        if needed > available {
+            return Err(MapError::OutOfFrames { needed, available });
+        }
+        Ok(Taken {
+            pool: self,
+            left: needed,
+        })
+    }
+}
+
+/// Frames that were reserved; all of them must be taken, and no more.
+pub struct Taken<'a, G: TestGeometry> {
+    pool: &'a mut Pool<G>,
+    left: usize,
+}
+
+impl<G: TestGeometry> ReservedFrames for Taken<'_, G> {
+    type Frame = Box<G::Table>;
+
+    fn take(&mut self) -> (PhysAddr, Box<G::Table>) {
+        self.left = self
+            .left
+            .checked_sub(1)
+            .expect("more frames taken than reserved");
+        self.pool.frames.pop().expect("reserved")
+    }
+}
+
+impl<G: TestGeometry> Drop for Taken<'_, G> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.left, 0, "fewer frames taken than reserved");
+        }
+    }
+}
+
+pub type Tables<'m, G = G48> = PageTable<G, &'m Memory<G>>;
+
+/// Empty tables for the upper range in `memory`.
+pub fn upper<G: TestGeometry>(memory: &Memory<G>) -> Tables<'_, G> {
+    PageTable::new(memory.root(), VaRange::Upper, memory)
+}
+
+/// The lowest address of the upper range of [`G48`].
+pub const UPPER: u64 = 0xffff_0000_0000_0000;
+
+/// Frames for the usual tables, in the slots from `first` on.
+pub fn frames(first: usize, count: usize) -> Pool<G48> {
+    Pool::new(first, count)
+}
+
+pub fn va(address: u64) -> VirtAddr {
+    VirtAddr::new(address)
+}
+
+pub fn pa(address: u64) -> PhysAddr {
+    PhysAddr::new(address)
+}
+
+pub fn mapping(va: u64, pa: u64, size_bytes: u64, prot: Prot) -> Mapping {
+    Mapping {
+        va: VirtAddr::new(va),
+        pa: PhysAddr::new(pa),
+        size_bytes,
+        prot,
+    }
+}
+
+/// Maps with as many frames as it takes.
+#[track_caller]
+pub fn map(tables: &mut Tables<'_>, pool: &mut Pool<G48>, mapping: Mapping, flags: Flags) -> Flush {
+    let flush = tables.create_mapping(mapping, flags, pool).expect("map");
+    tables.memory().check();
+    flush
+}
+
+/// Makes the call, expects this refusal, and that not one bit changed.
+#[track_caller]
+pub fn refused<G: TestGeometry>(
+    tables: &mut Tables<'_, G>,
+    call: impl FnOnce(&mut Tables<'_, G>) -> Result<Flush, MapError>,
+) -> MapError {
+    let before = tables.memory().snapshot();
+    let error = call(tables).expect_err("should be refused");
+    assert!(
+        before == tables.memory().snapshot(),
+        "refused with {error}, but tables changed"
+    );
+    error
+}

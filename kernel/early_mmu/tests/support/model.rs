@@ -1,0 +1,277 @@
+//! What the operations should do, said naively: a list of pages, a set of tables, page by page.
+//!
+//! Shares no code with the engine. It predicts the outcome of each call in full: the error with its
+//! address and level, or the tables that are added and the flush that is left to do.
+
+use std::collections::HashSet;
+
+use early_mmu::{MapError, MemType, Prot};
+
+/// Sizes as plain numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub granule: u64,
+    pub entries: u64,
+    pub start_level: i32,
+    pub first_block_level: i32,
+}
+
+impl Shape {
+    /// Pages per entry at `level`.
+    pub fn pages(&self, level: i32) -> u64 {
+        self.entries.pow((3 - level) as u32)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Physical page number.
+    pub ppn: u64,
+    pub prot: Prot,
+    pub global: bool,
+    pub level: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Missing { page: u64, level: i32 },
+    Split { page: u64, level: i32 },
+    BreakBeforeMake { page: u64, level: i32 },
+    Mapped { page: u64, level: i32 },
+    Unmapped { page: u64, level: i32 },
+    OutOfFrames { needed: usize },
+}
+
+/// What a call did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    pub tables: usize,
+    pub new_entries: bool,
+    /// First page changed, last page changed, pages in the smallest leaf changed.
+    pub changed: Option<(u64, u64, u64)>,
+}
+
+impl Done {
+    fn change(&mut self, first: u64, pages: u64) {
+        let last = first + pages - 1;
+        let (a, b, c) = self.changed.unwrap_or((first, last, pages));
+        self.changed = Some((a.min(first), b.max(last), c.min(pages)));
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frames {
+    Never,
+    UpTo(usize),
+}
+
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub shape: Shape,
+    pub pages: Vec<Option<Page>>,
+    /// Tables by level and by the number of the entry above that leads to them.
+    pub tables: HashSet<(i32, u64)>,
+}
+
+/// A request in pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    pub first: u64,
+    pub count: u64,
+}
+
+impl Model {
+    pub fn new(shape: Shape, pages: u64) -> Self {
+        Self {
+            shape,
+            pages: vec![None; pages as usize],
+            tables: HashSet::new(),
+        }
+    }
+
+    /// Whether all that the entry for `page` at `level` translates lies within the request.
+    fn within(&self, request: Request, page: u64, level: i32) -> bool {
+        let size = self.shape.pages(level);
+        let start = page / size * size;
+        start >= request.first && start + size <= request.first + request.count
+    }
+
+    pub fn map(
+        &mut self,
+        request: Request,
+        ppn: u64,
+        prot: Prot,
+        (blocks, global): (bool, bool),
+        frames: Frames,
+    ) -> Result<Done, Refusal> {
+        let (mut next, mut done) = (self.clone(), Done::default());
+        for page in request.first..request.first + request.count {
+            let want = ppn + (page - request.first);
+            if let Some(old) = self.pages[page as usize] {
+                let level = old.level;
+                if old.ppn != want {
+                    return Err(Refusal::Mapped { page, level });
+                }
+                if (old.prot, old.global) == (prot, global) {
+                    continue;
+                }
+                next.change(self, request, page, prot, global, &mut done)?;
+                continue;
+            }
+            let mut level = self.shape.start_level;
+            loop {
+                let size = self.shape.pages(level);
+                if level < 3 && next.tables.contains(&(level + 1, page / size)) {
+                    level += 1;
+                    continue;
+                }
+                let block_fits = blocks
+                    && level >= self.shape.first_block_level
+                    && self.within(request, page, level)
+                    && want % size == page % size;
+                if level == 3 || block_fits {
+                    break;
+                }
+                if frames == Frames::Never {
+                    return Err(Refusal::Missing {
+                        page,
+                        level: level + 1,
+                    });
+                }
+                next.tables.insert((level + 1, page / size));
+                done.tables += 1;
+                level += 1;
+            }
+            next.pages[page as usize] = Some(Page {
+                ppn: want,
+                prot,
+                global,
+                level,
+            });
+            done.new_entries = true;
+        }
+        self.commit(next, done, frames)
+    }
+
+    /// Gives one mapped page other attributes, if its leaf allows that.
+    fn change(
+        &mut self,
+        before: &Self,
+        request: Request,
+        page: u64,
+        prot: Prot,
+        global: bool,
+        done: &mut Done,
+    ) -> Result<(), Refusal> {
+        let old = before.pages[page as usize].expect("mapped");
+        let level = old.level;
+        if !before.within(request, page, level) {
+            return Err(Refusal::Split { page, level });
+        }
+        let tag_only = |memory| matches!(memory, MemType::Normal | MemType::NormalTagged);
+        let (from, to) = (old.prot.mem_type(), prot.mem_type());
+        let same_memory = from == to || tag_only(from) && tag_only(to);
+        if !same_memory || global && !old.global {
+            return Err(Refusal::BreakBeforeMake { page, level });
+        }
+        self.pages[page as usize] = Some(Page {
+            prot,
+            global,
+            ..old
+        });
+        let size = self.shape.pages(level);
+        done.change(page / size * size, size);
+        Ok(())
+    }
+
+    pub fn protect(&mut self, request: Request, prot: Prot) -> Result<Done, Refusal> {
+        let (mut next, mut done) = (self.clone(), Done::default());
+        for page in request.first..request.first + request.count {
+            let Some(old) = self.pages[page as usize] else {
+                return Err(Refusal::Unmapped {
+                    page,
+                    level: self.hole_level(page),
+                });
+            };
+            if old.prot != prot {
+                next.change(self, request, page, prot, old.global, &mut done)?;
+            }
+        }
+        self.commit(next, done, Frames::Never)
+    }
+
+    fn hole_level(&self, page: u64) -> i32 {
+        let mut level = self.shape.start_level;
+        while level < 3
+            && self
+                .tables
+                .contains(&(level + 1, page / self.shape.pages(level)))
+        {
+            level += 1;
+        }
+        level
+    }
+
+    pub fn create_tables(&mut self, request: Request, frames: Frames) -> Result<Done, Refusal> {
+        let (mut next, mut done) = (self.clone(), Done::default());
+        for page in request.first..request.first + request.count {
+            if let Some(old) = self.pages[page as usize].filter(|old| old.level < 3) {
+                return Err(Refusal::Split {
+                    page,
+                    level: old.level,
+                });
+            }
+            for level in self.shape.start_level..3 {
+                if next
+                    .tables
+                    .insert((level + 1, page / self.shape.pages(level)))
+                {
+                    done.tables += 1;
+                    done.new_entries = true;
+                }
+            }
+        }
+        self.commit(next, done, frames)
+    }
+
+    fn commit(&mut self, next: Self, done: Done, frames: Frames) -> Result<Done, Refusal> {
+        if let Frames::UpTo(available) = frames
+            && done.tables > available
+        {
+            return Err(Refusal::OutOfFrames {
+                needed: done.tables,
+            });
+        }
+        *self = next;
+        Ok(done)
+    }
+}
+
+/// An error of the crate in the model's terms, for tables that begin at `base`.
+pub fn refusal(error: MapError, base: u64, granule: u64) -> Refusal {
+    let page = |va: early_mmu::VirtAddr| (va.as_u64() - base) / granule;
+    match error {
+        MapError::MissingTable { level, va, .. } => Refusal::Missing {
+            page: page(va),
+            level: level.into(),
+        },
+        MapError::WouldSplitBlock { level, va, .. } => Refusal::Split {
+            page: page(va),
+            level: level.into(),
+        },
+        MapError::NeedsBreakBeforeMake { level, va, .. } => Refusal::BreakBeforeMake {
+            page: page(va),
+            level: level.into(),
+        },
+        MapError::AlreadyMapped { level, va, .. } => Refusal::Mapped {
+            page: page(va),
+            level: level.into(),
+        },
+        MapError::NotMapped { level, va } => Refusal::Unmapped {
+            page: page(va),
+            level: level.into(),
+        },
+        MapError::OutOfFrames { needed, .. } => Refusal::OutOfFrames { needed },
+        other => panic!("not foreseen: {other}"),
+    }
+}
