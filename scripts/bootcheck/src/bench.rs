@@ -1,0 +1,174 @@
+//! `bootcheck bench`: what a boot costs over QEMU's own start.
+//!
+//! The same code starts the kernel and a guest that only powers itself off, in turn and in
+//! changing order, so that both halves of a pair see the same host. Each pair gives one ratio; the
+//! median of the ratios stands still where the times themselves drift with the load.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::boot::boot;
+use crate::cli::BenchArgs;
+use crate::guest::Guest;
+use crate::image;
+use crate::plan::Plan;
+use crate::verdict::Verdict;
+
+/// Runs the command; the exit status.
+///
+/// # Errors
+/// The tester failed, or there is nothing to measure.
+pub fn run(args: &BenchArgs) -> anyhow::Result<u8> {
+    let kernel = args.boot.plan().map_err(anyhow::Error::msg)?;
+    let directory = tempfile::tempdir().context("cannot make a directory for the other guest")?;
+    let floor = floor_plan(&kernel, directory.path())?;
+
+    // The first boot of each reads QEMU and the image from disk.
+    for plan in [&floor, &kernel] {
+        measure(plan)?;
+    }
+    let mut pairs = Vec::new();
+    for number in 0..args.pairs {
+        let pair = if number.is_multiple_of(2) {
+            let first = measure(&floor)?;
+            (first, measure(&kernel)?)
+        } else {
+            let first = measure(&kernel)?;
+            (measure(&floor)?, first)
+        };
+        pairs.push(pair);
+    }
+    print(&kernel, &pairs);
+    Ok(0)
+}
+
+/// The same boot with another guest: one that only powers itself off.
+fn floor_plan(kernel: &Plan, directory: &Path) -> anyhow::Result<Plan> {
+    let path = directory.join("power-off");
+    std::fs::write(&path, Guest::default().power_off().image())?;
+    Ok(Plan {
+        image: image::inspect(&path).map_err(anyhow::Error::msg)?,
+        path,
+        ..kernel.clone()
+    })
+}
+
+/// Boots once; from QEMU's start to its end.
+fn measure(plan: &Plan) -> anyhow::Result<Duration> {
+    let outcome = boot(plan, &mut |_| {})?;
+    let judgement = &outcome.judgement;
+    let good = matches!(judgement.verdict, Verdict::Pass | Verdict::Off);
+    let path = plan.path.display();
+    ensure!(
+        good,
+        "{path} came to {}: {}",
+        judgement.verdict,
+        judgement.message.as_deref().unwrap_or_default()
+    );
+    outcome.wall.context("the boot has no time")
+}
+
+fn print(kernel: &Plan, pairs: &[(Duration, Duration)]) {
+    let machine = [
+        Some(kernel.machine.clone()),
+        kernel.cpu.clone(),
+        kernel.mem.map(|m| m.to_string()),
+    ];
+    let machine: Vec<String> = machine.into_iter().flatten().collect();
+    let milliseconds = |time: &Duration| time.as_secs_f64() * 1e3;
+    let floor = Spread::of(pairs.iter().map(|(floor, _)| milliseconds(floor)));
+    let boot = Spread::of(pairs.iter().map(|(_, boot)| milliseconds(boot)));
+    let added = Spread::of(
+        pairs
+            .iter()
+            .map(|(floor, boot)| milliseconds(boot) - milliseconds(floor)),
+    );
+    let ratio = Spread::of(
+        pairs
+            .iter()
+            .map(|(floor, boot)| boot.as_secs_f64() / floor.as_secs_f64()),
+    );
+    println!(
+        "{} pairs on {}, QEMU's start to its end",
+        pairs.len(),
+        machine.join(" ")
+    );
+    println!("                        median    middle half");
+    println!(
+        "  power-off only    {:>7.1} ms   {:.1} .. {:.1}",
+        floor.median, floor.low, floor.high
+    );
+    println!(
+        "  {:<16}  {:>7.1} ms   {:.1} .. {:.1}",
+        name(kernel),
+        boot.median,
+        boot.low,
+        boot.high
+    );
+    println!(
+        "  difference        {:>7.1} ms   {:.1} .. {:.1}",
+        added.median, added.low, added.high
+    );
+    println!(
+        "  ratio             {:>7.3}      {:.3} .. {:.3}",
+        ratio.median, ratio.low, ratio.high
+    );
+}
+
+fn name(plan: &Plan) -> String {
+    plan.path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Median and quartiles.
+#[derive(Debug, PartialEq)]
+struct Spread {
+    low: f64,
+    median: f64,
+    high: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let position = share * (values.len() - 1) as f64;
+            let (below, above) = (
+                values[position.floor() as usize],
+                values[position.ceil() as usize],
+            );
+            below + (above - below) * position.fract()
+        };
+        Self {
+            low: at(0.25),
+            median: at(0.5),
+            high: at(0.75),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_is_the_middle_half() {
+        let spread = Spread::of([5.0, 1.0, 3.0, 2.0, 4.0].into_iter());
+        assert_eq!(
+            spread,
+            Spread {
+                low: 2.0,
+                median: 3.0,
+                high: 4.0
+            }
+        );
+        let spread = Spread::of([1.0, 2.0].into_iter());
+        assert_eq!(spread.median, 1.5);
+    }
+}

@@ -1,0 +1,360 @@
+//! One boot, watched until something is certain.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, never, select};
+
+use crate::clock::GuestClock;
+use crate::console::Console;
+use crate::interrupt::{self, Interrupted};
+use crate::plan::{Plan, Wiring};
+use crate::qemu::{Qemu, StartError};
+use crate::qmp;
+use crate::signs::{self, Sighting, Sign, Stage};
+use crate::verdict::{Ending, Facts, Judgement, Rule, judge};
+
+/// How often clock and signals are looked at while nothing happens.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Guest time that a kernel gets after the first sign of a failure, to report it and power off.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Guest time of silence after `boot: PASS` that counts as parked, with `exit=halt`.
+const PARKED: Duration = Duration::from_millis(200);
+
+/// How long the last bytes of a QEMU that is gone may take to arrive.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Wall time after which the host, not the guest, is blamed: far beyond any deadline.
+fn wall_limit(timeout: Duration) -> Duration {
+    timeout * 20 + Duration::from_secs(60)
+}
+
+/// What one boot came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The verdict and what it rests on.
+    pub judgement: Judgement,
+    /// Everything that was seen.
+    pub facts: Facts,
+    /// The stages that the console told of, in order.
+    pub stages: Vec<Stage>,
+    /// The console; `None` if the guest never ran.
+    pub console: Option<Console>,
+    /// From QEMU's start to its end.
+    pub wall: Option<Duration>,
+    /// From the guest's first instruction to the last byte on its console.
+    pub last_console: Option<Duration>,
+    /// QEMU's version, if it came up.
+    pub qemu_version: Option<String>,
+    /// QEMU's command line, as it was started.
+    pub argv: Vec<String>,
+    /// A shell command that shows the same boot.
+    pub reproduce: Option<String>,
+}
+
+impl Outcome {
+    /// A boot that did not come to running the guest.
+    #[must_use]
+    pub fn without_guest(facts: Facts) -> Self {
+        Self {
+            judgement: judge(&facts, Rule::LastLine),
+            facts,
+            stages: Vec::new(),
+            console: None,
+            wall: None,
+            last_console: None,
+            qemu_version: None,
+            argv: Vec::new(),
+            reproduce: None,
+        }
+    }
+}
+
+/// Boots as planned. `on_console` gets the console's bytes as they come.
+///
+/// # Errors
+/// [`Interrupted`], with QEMU gone.
+pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, Interrupted> {
+    let start = Instant::now();
+    let mut watch = Watch::new(plan);
+    let mut version = None;
+    match Qemu::start(plan) {
+        Err(StartError::Interrupted) => return Err(Interrupted),
+        Err(StartError::Failed(reason)) => watch.facts.infra = Some(reason),
+        Ok(mut qemu) => {
+            version = Some(qemu.version.clone());
+            watch.run(&mut qemu, on_console)?;
+        }
+    }
+    let mut argv = vec![plan.qemu.to_string_lossy().into_owned()];
+    let arguments = plan.arguments(Wiring::Tester);
+    argv.extend(
+        arguments
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned()),
+    );
+    Ok(Outcome {
+        judgement: judge(&watch.facts, plan.rule),
+        facts: watch.facts,
+        stages: watch.stages,
+        console: version.is_some().then_some(watch.console),
+        wall: Some(start.elapsed()),
+        last_console: watch.last_console,
+        qemu_version: version,
+        argv,
+        reproduce: Some(plan.shell_command()),
+    })
+}
+
+/// What has been seen so far.
+struct Watch<'a> {
+    plan: &'a Plan,
+    facts: Facts,
+    stages: Vec<Stage>,
+    console: Console,
+    last_console: Option<Duration>,
+    /// The last panic waits for the line that says where.
+    wants_location: bool,
+    report_is_complete: bool,
+}
+
+/// Why the watch may end soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settling {
+    /// A failure was announced; its report may still be coming.
+    Failing,
+    /// `boot: PASS`, and the guest was told to park.
+    Parking,
+}
+
+impl<'a> Watch<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        Self {
+            plan,
+            facts: Facts::default(),
+            stages: Vec::new(),
+            console: Console::default(),
+            last_console: None,
+            wants_location: false,
+            report_is_complete: false,
+        }
+    }
+
+    /// Runs the guest to its end, ends QEMU, and takes in everything that was printed.
+    fn run(
+        &mut self,
+        qemu: &mut Qemu,
+        on_console: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Interrupted> {
+        let started = Instant::now();
+        match qemu.run() {
+            // Gone before it answered: a guest can be that quick.
+            Ok(()) | Err(qmp::Error::Closed) => {}
+            Err(qmp::Error::Interrupted) => return Err(Interrupted),
+            Err(error) => self.facts.infra = Some(error.to_string()),
+        }
+        if self.facts.infra.is_none() {
+            self.facts.ending = self.wait(qemu, started, on_console)?;
+        }
+        let exit = qemu.end();
+        while let Ok(bytes) = qemu.console.recv_timeout(DRAIN) {
+            self.take(&bytes, started, on_console);
+        }
+        if self.facts.ending.is_none() && self.facts.infra.is_none() {
+            self.explain_exit(&exit);
+        }
+        Ok(())
+    }
+
+    /// Watches until there is an ending; `None` if QEMU ended without one.
+    fn wait(
+        &mut self,
+        qemu: &mut Qemu,
+        started: Instant,
+        on_console: &mut dyn FnMut(&[u8]),
+    ) -> Result<Option<Ending>, Interrupted> {
+        let mut clock = GuestClock::start(qemu.cpu_thread);
+        let mut console: Receiver<Vec<u8>> = qemu.console.clone();
+        let mut settling: Option<(Settling, Duration)> = None;
+        let mut next_reading = started;
+        loop {
+            interrupt::check()?;
+            select! {
+                recv(qemu.qmp.events) -> event => match event {
+                    Ok(event) => if let Some(ending) = self.event(&event) {
+                        return Ok(ending);
+                    },
+                    Err(_) => return Ok(None),
+                },
+                recv(console) -> bytes => match bytes {
+                    Ok(bytes) => self.take(&bytes, started, on_console),
+                    // The control channel will tell why.
+                    Err(_) => console = never(),
+                },
+                default(TICK) => {}
+            }
+            if self.has_matched() || self.report_is_complete {
+                return Ok(Some(Ending::Decided));
+            }
+            if Instant::now() < next_reading {
+                continue;
+            }
+            next_reading = Instant::now() + TICK / 2;
+            let now = clock.read();
+            settling = match (self.settling(), settling) {
+                (Some(kind), Some((before, since))) if kind == before => Some((kind, since)),
+                (kind, _) => kind.map(|kind| (kind, now)),
+            };
+            match settling {
+                Some((Settling::Failing, since)) if now - since >= LAST_WORDS => {
+                    return Ok(Some(Ending::Decided));
+                }
+                Some((Settling::Parking, since)) if now - since >= PARKED => {
+                    return Ok(Some(Ending::Parked));
+                }
+                _ => {}
+            }
+            if now >= self.plan.timeout {
+                return Ok(self.deadline(qemu));
+            }
+            let wall = started.elapsed();
+            if wall >= wall_limit(self.plan.timeout) {
+                self.facts.infra = Some(format!(
+                    "in {} s this host gave the guest only {:.1} s to run",
+                    wall.as_secs(),
+                    now.as_secs_f64()
+                ));
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Stops the guest; it may have ended by itself at the last moment.
+    fn deadline(&mut self, qemu: &mut Qemu) -> Option<Ending> {
+        let _ = qemu.qmp.execute("stop", serde_json::json!({}));
+        while let Ok(event) = qemu.qmp.events.try_recv() {
+            if let Some(ending) = self.event(&event) {
+                return ending;
+            }
+        }
+        Some(Ending::Deadline)
+    }
+
+    /// Takes in one event. Of the outer option: whether the watch is over.
+    fn event(&mut self, event: &qmp::Event) -> Option<Option<Ending>> {
+        match event.name.as_str() {
+            "GUEST_PANICKED" => Some(Some(Ending::GuestPanicked)),
+            "SHUTDOWN" => Some(match event.data["reason"].as_str() {
+                Some("guest-shutdown") => Some(Ending::PowerOff),
+                Some("guest-reset" | "subsystem-reset") => Some(Ending::Reset),
+                Some("guest-panic") => Some(Ending::GuestPanicked),
+                reason => {
+                    let reason = reason.unwrap_or("for no reason");
+                    self.facts.infra = Some(format!("QEMU was shut down from outside: {reason}"));
+                    None
+                }
+            }),
+            _ => None,
+        }
+    }
+
+    /// Takes in what the guest printed.
+    fn take(&mut self, bytes: &[u8], started: Instant, on_console: &mut dyn FnMut(&[u8])) {
+        on_console(bytes);
+        self.last_console = Some(started.elapsed());
+        let mut console = std::mem::take(&mut self.console);
+        console.push(bytes, |line| self.line(line));
+        self.console = console;
+    }
+
+    /// Takes in one whole line.
+    fn line(&mut self, line: &str) {
+        if self.has_matched() {
+            // Passed at that line; how much more was printed until QEMU stood still is chance.
+            return;
+        }
+        let matches =
+            |regex: &Option<regex::Regex>| regex.as_ref().is_some_and(|regex| regex.is_match(line));
+        if matches(&self.plan.fail_regex) {
+            self.facts.fail_match.get_or_insert_with(|| line.to_owned());
+        }
+        if matches(&self.plan.pass_regex) {
+            self.facts.said_pass = true;
+        }
+        if !line.trim().is_empty() {
+            self.facts.pass_is_last = false;
+        }
+        let wants_location = std::mem::take(&mut self.wants_location);
+        match signs::read(line) {
+            Some(Sign::Pass) if self.plan.rule == Rule::LastLine => {
+                self.facts.said_pass = true;
+                self.facts.pass_is_last = true;
+            }
+            Some(Sign::Fail) if self.plan.rule == Rule::LastLine => self.facts.said_fail = true,
+            Some(Sign::Panic(sighting)) => self.panic(sighting),
+            Some(Sign::Exception(sighting)) => {
+                self.facts.exception.get_or_insert(sighting);
+            }
+            Some(Sign::Location { file, line }) if wants_location => {
+                if let Some(panic) = &mut self.facts.panic {
+                    panic.file = Some(file);
+                    panic.line = Some(line);
+                }
+            }
+            Some(Sign::EndOfReport) => self.report_is_complete = self.facts.panic.is_some(),
+            Some(Sign::Stage(stage)) => self.stages.push(stage),
+            Some(Sign::Test(test)) => self.facts.tests.add(test),
+            _ => {}
+        }
+    }
+
+    fn panic(&mut self, sighting: Sighting) {
+        if self.facts.panic.is_none() {
+            self.wants_location = sighting.file.is_none();
+            self.facts.panic = Some(sighting);
+        }
+    }
+
+    /// Whether `--pass-regex` has matched and nothing more is asked for.
+    fn has_matched(&self) -> bool {
+        self.plan.rule == Rule::Match && self.facts.said_pass
+    }
+
+    fn settling(&self) -> Option<Settling> {
+        let facts = &self.facts;
+        let has_failed = facts.said_fail
+            || facts.panic.is_some()
+            || facts.exception.is_some()
+            || facts.fail_match.is_some();
+        if has_failed {
+            Some(Settling::Failing)
+        } else if facts.pass_is_last && self.plan.parks_at_end() {
+            Some(Settling::Parking)
+        } else {
+            None
+        }
+    }
+
+    /// QEMU ended and no event says why: the guest left through semihosting, or QEMU failed.
+    fn explain_exit(&mut self, exit: &crate::qemu::Exit) {
+        let code = exit.status.and_then(|status| status.code());
+        // What the guest writes through semihosting comes out there too.
+        let has_complained = exit
+            .messages
+            .lines()
+            .any(|line| line.starts_with("qemu-system") && !line.contains("warning: "));
+        match code {
+            Some(code) if self.plan.exits_by_semihosting() && !has_complained => {
+                self.facts.ending = Some(Ending::Semihosting(code as u8));
+            }
+            _ => {
+                let status = exit
+                    .status
+                    .map_or("killed".to_owned(), |status| status.to_string());
+                let said = &exit.messages;
+                self.facts.infra = Some(format!("QEMU ended by itself ({status}): {said}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use regex::Regex;
+
+use crate::image::{self, Form, Image};
+use crate::plan::{Entry, Plan, Size, machine_name};
+use crate::verdict::{Rule, Verdict};
+
+/// Where `make image` puts the kernel.
+pub const DEFAULT_IMAGE: &str = "target/kernel/Image";
+
+/// Boots one aarch64 image under QEMU and says what happened.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot one image and judge it
+    #[command(after_help = BOOT_HELP)]
+    Boot(Box<BootArgs>),
+    /// Boot on many machines in parallel
+    #[command(after_help = MATRIX_HELP)]
+    Matrix(MatrixArgs),
+    /// Compare the kernel's boot with a guest that only powers itself off
+    Bench(Box<BenchArgs>),
+    /// Make the raw Image out of the kernel's ELF, and check both
+    Image(ImageArgs),
+}
+
+const BOOT_HELP: &str = "\
+Examples:
+  bootcheck boot                                     target/kernel/Image on a Cortex-A72
+  bootcheck boot --cpu max --mem 4G --smp 4 --append 'linear=page'
+  bootcheck boot -q --json - | jq .verdict           the result as JSON
+  bootcheck boot --image vmlinuz --append 'earlycon panic=-1' --pass-regex 'Run /init'
+  git bisect run bootcheck boot -q --build 'make image'
+
+Exit status: 0 pass (or the verdict of --expect), 1 another verdict about the guest, 125 this
+revision cannot be judged (not built, missing or unbootable image), 129 usage error, or QEMU, the
+host or the tester failed, 130 interrupted.";
+
+const MATRIX_HELP: &str = "\
+Examples:
+  bootcheck matrix --config scripts/smoke.toml --out target/smoke
+  bootcheck matrix --config scripts/matrix.toml --filter 'cpu/*' --markdown
+  bootcheck matrix --config scripts/matrix.toml --qemu qemu-system-aarch64 --qemu /opt/qemu10/qemu
+
+Exit status: 0 every cell came to the verdict it expects, 1 not, 129 usage error or no cell,
+130 interrupted.";
+
+/// `bootcheck boot`
+#[derive(Debug, Clone, Args)]
+pub struct BootArgs {
+    /// The image: raw arm64 Image, the same gzip'd, or ELF
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_IMAGE)]
+    pub image: PathBuf,
+    /// The ELF that the image was made from; --build deletes it too
+    /// [default: kernel.elf beside the default image]
+    #[arg(long, value_name = "FILE")]
+    pub elf: Option<PathBuf>,
+    /// Delete image and ELF, run this with `sh -c`, then boot
+    #[arg(long, value_name = "COMMAND")]
+    pub build: Option<String>,
+    /// The machine and its options
+    #[arg(long, default_value = "virt")]
+    pub machine: String,
+    /// The CPU model [default: cortex-a72 on virt, host under kvm and hvf]
+    #[arg(long)]
+    pub cpu: Option<String>,
+    /// RAM [default: 128M, 512M for images of other projects]
+    #[arg(long, value_name = "SIZE")]
+    pub mem: Option<Size>,
+    /// Number of CPUs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub smp: u32,
+    /// Sizes of NUMA memory nodes, as 33M+95M; their sum is the RAM
+    #[arg(
+        long,
+        value_name = "SIZE+SIZE",
+        value_delimiter = '+',
+        conflicts_with = "mem"
+    )]
+    pub numa: Vec<Size>,
+    /// Copy the raw image to this physical address and enter it there with x0 = 0, as a bare
+    /// loader would; the device tree then lies at the start of RAM
+    #[arg(long, value_name = "ADDRESS", value_parser = address,
+          conflicts_with_all = ["append", "initrd"])]
+    pub load_address: Option<u64>,
+    /// Device tree instead of the one QEMU makes
+    #[arg(long, value_name = "FILE")]
+    pub dtb: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Firmware to start instead of QEMU's own boot code
+    #[arg(long, value_name = "FILE")]
+    pub firmware: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// The accelerator: tcg, kvm or hvf
+    #[arg(long, default_value = "tcg")]
+    pub accel: String,
+    /// The QEMU to start
+    #[arg(
+        long,
+        value_name = "BIN",
+        env = "QEMU",
+        default_value = "qemu-system-aarch64"
+    )]
+    pub qemu: PathBuf,
+    /// One more argument for QEMU, after all others; may be repeated
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub qemu_arg: Vec<String>,
+    /// Deadline in seconds of guest time, in which waiting for the host does not count
+    /// [default: 10, 60 for images of other projects]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+    /// Pass at the first line that matches, instead of `boot: PASS`
+    #[arg(long, value_name = "REGEX")]
+    pub pass_regex: Option<Regex>,
+    /// Fail at the first line that matches
+    #[arg(long, value_name = "REGEX")]
+    pub fail_regex: Option<Regex>,
+    /// With --pass-regex: pass only if the guest then ends in good order
+    #[arg(long, requires = "pass_regex")]
+    pub until_exit: bool,
+    /// Write the console's bytes to this file as they come
+    #[arg(long, value_name = "FILE")]
+    pub console: Option<PathBuf>,
+    /// Write the result to this file as JSON; `-` is standard output, the console then goes to
+    /// standard error
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Exit with 0 if this is the verdict, and only then
+    #[arg(
+        long,
+        value_name = "VERDICT",
+        default_value = "pass",
+        hide_default_value = true
+    )]
+    pub expect: Verdict,
+    /// Boot up to so many times, until a verdict is not the expected one; the last boot is reported
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+    /// Count instructions instead of time: every boot is the same, to the instruction
+    #[arg(long)]
+    pub icount: bool,
+    /// Do not show the console; its last lines are told after a failure
+    #[arg(short = 'q')]
+    pub hide_console: bool,
+}
+
+/// `bootcheck matrix`
+#[derive(Debug, Clone, Args)]
+pub struct MatrixArgs {
+    /// The list of cells
+    #[arg(long, value_name = "FILE", default_value = "scripts/matrix.toml")]
+    pub config: PathBuf,
+    /// Only cells whose name matches
+    #[arg(long, value_name = "GLOB")]
+    pub filter: Option<String>,
+    /// Boots at a time [default: one per host CPU]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<std::num::NonZero<usize>>,
+    /// Directory for results.json and junit.xml [default: target/NAME-OF-CONFIG]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only list the cells
+    #[arg(long)]
+    pub list: bool,
+    /// Print a Markdown table of the results on standard output
+    #[arg(long)]
+    pub markdown: bool,
+    /// A QEMU to boot on; repeated, every cell boots on each
+    #[arg(
+        long,
+        value_name = "BIN",
+        env = "QEMU",
+        default_value = "qemu-system-aarch64"
+    )]
+    pub qemu: Vec<PathBuf>,
+}
+
+/// `bootcheck bench`
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Pairs of boots, in turn
+    #[arg(long, value_name = "N", default_value_t = 21,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub pairs: u32,
+    /// The kernel and its machine
+    #[command(flatten)]
+    pub boot: BootArgs,
+}
+
+/// `bootcheck image`
+#[derive(Debug, Clone, Args)]
+pub struct ImageArgs {
+    /// The linked kernel
+    #[arg(long, value_name = "FILE")]
+    pub elf: PathBuf,
+    /// The raw Image to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+fn address(text: &str) -> Result<u64, String> {
+    let digits = text
+        .strip_prefix("0x")
+        .ok_or("not a hexadecimal address like 0x44000000")?;
+    u64::from_str_radix(digits, 16).map_err(|error| error.to_string())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 1e6 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("not a number of seconds".into()),
+    }
+}
+
+impl BootArgs {
+    /// The ELF that belongs to the image, if we know one.
+    #[must_use]
+    pub fn elf(&self) -> Option<PathBuf> {
+        match &self.elf {
+            Some(elf) => Some(elf.clone()),
+            None if self.image == Path::new(DEFAULT_IMAGE) => {
+                Some(self.image.with_file_name("kernel.elf"))
+            }
+            None => None,
+        }
+    }
+
+    /// Plans the boot: what was not said depends on the image and the machine.
+    ///
+    /// # Errors
+    /// Why the image cannot boot.
+    pub fn plan(&self) -> Result<Plan, String> {
+        let image = image::inspect(&self.image)?;
+        if self.load_address.is_some() && image.form != Form::Raw {
+            let path = self.image.display();
+            return Err(format!(
+                "{path} cannot boot: --load-address wants a raw Image"
+            ));
+        }
+        let plan = self.plan_for(image);
+        if let (Some(ram), "virt") = (plan.mem, machine_name(&plan.machine)) {
+            image::check_extent_on_virt(&image, ram.0)
+                .map_err(|reason| format!("{} cannot boot: {reason}", self.image.display()))?;
+        }
+        Ok(plan)
+    }
+
+    fn plan_for(&self, image: Image) -> Plan {
+        let (mem, timeout) = if image.is_ours { (128, 10) } else { (512, 60) };
+        // Boards have one CPU model and a fixed amount of RAM.
+        let is_virtual = matches!(machine_name(&self.machine), "virt" | "sbsa-ref");
+        let cpu = if self.accel.starts_with("tcg") {
+            "cortex-a72"
+        } else {
+            "host"
+        };
+        Plan {
+            qemu: self.qemu.clone(),
+            machine: self.machine.clone(),
+            cpu: self.cpu.clone().or(is_virtual.then(|| cpu.to_owned())),
+            mem: match self.numa.iter().map(|size| size.0).sum() {
+                0 => self.mem.or(is_virtual.then_some(Size(mem << 20))),
+                sum => Some(Size(sum)),
+            },
+            smp: self.smp,
+            numa: self.numa.clone(),
+            accel: self.accel.clone(),
+            entry: self.load_address.map_or(Entry::Kernel, Entry::Loader),
+            dtb: self.dtb.clone(),
+            initrd: self.initrd.clone(),
+            firmware: self.firmware.clone(),
+            append: self.append.clone(),
+            icount: self.icount,
+            qemu_args: self.qemu_arg.clone(),
+            path: self.image.clone(),
+            image,
+            timeout: self.timeout.unwrap_or(Duration::from_secs(timeout)),
+            rule: match (&self.pass_regex, self.until_exit) {
+                (None, _) => Rule::LastLine,
+                (Some(_), false) => Rule::Match,
+                (Some(_), true) => Rule::MatchUntilExit,
+            },
+            pass_regex: self.pass_regex.clone(),
+            fail_regex: self.fail_regex.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

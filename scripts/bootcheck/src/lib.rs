@@ -1,0 +1,43 @@
+//! Boots one aarch64 image under QEMU and says what happened.
+//!
+//! ```text
+//!  image ──► plan ──► qemu ──┬─ console bytes ─► console ─► signs ─┐
+//!  (what is  (QEMU's  (QMP,  ├─ QMP events ──────────────────────► │ verdict ─► report
+//!   in it)    words)  child) └─ clock (guest time) ──────────────► │ (evidence   (JSON,
+//!                                  ▲         boot: the event loop ─┘  weighed)    text)
+//! ```
+//!
+//! - [`image`] tells what a file is before QEMU is asked to boot it; [`flatten`] makes our own
+//!   `Image` out of the kernel's ELF.
+//! - [`plan`] is the only place that writes QEMU arguments; [`qemu`] starts it, [`qmp`] talks to
+//!   it, [`process`] makes sure that it never outlives us.
+//! - [`boot`] watches one guest until something is certain. What it saw is a list of
+//!   [`verdict::Facts`]; [`verdict::judge`] alone turns facts into a verdict.
+//! - [`run`] is the `boot` command around it, [`matrix`] many boots in parallel, [`mod@bench`] boots
+//!   compared in pairs.
+//!
+//! The tester knows a kernel by its image and what it says, never by its source: neither `kernel`
+//! nor `early_mmu` is a dependency, so that images of other projects are judged alike.
+#![deny(unsafe_code)]
+
+pub mod bench;
+pub mod boot;
+pub mod cli;
+pub mod clock;
+pub mod console;
+pub mod escape;
+pub mod files;
+pub mod flatten;
+pub mod guest;
+pub mod image;
+pub mod interrupt;
+pub mod ktap;
+pub mod matrix;
+pub mod plan;
+pub mod process;
+pub mod qemu;
+pub mod qmp;
+pub mod report;
+pub mod run;
+pub mod signs;
+pub mod verdict;

@@ -1,0 +1,256 @@
+//! One boot, planned: which QEMU, which machine, which image, and how it is judged.
+//!
+//! This is the only place that writes QEMU arguments. The tester's own run and the command shown
+//! to repeat it differ in nothing but where console and monitor go.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regex::Regex;
+
+use crate::image::Image;
+use crate::verdict::Rule;
+
+/// Everything about one boot.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The QEMU to start.
+    pub qemu: PathBuf,
+    /// `-machine`.
+    pub machine: String,
+    /// `-cpu`; `None` leaves it to the machine.
+    pub cpu: Option<String>,
+    /// `-m`; `None` leaves it to the machine.
+    pub mem: Option<Size>,
+    /// `-smp`.
+    pub smp: u32,
+    /// Sizes of NUMA memory nodes, which must add up to `mem`.
+    pub numa: Vec<Size>,
+    /// `-accel`.
+    pub accel: String,
+    /// How the image gets into memory.
+    pub entry: Entry,
+    /// `-dtb`.
+    pub dtb: Option<PathBuf>,
+    /// `-initrd`.
+    pub initrd: Option<PathBuf>,
+    /// `-bios`.
+    pub firmware: Option<PathBuf>,
+    /// `-append`: the kernel's command line.
+    pub append: Option<String>,
+    /// Count instructions instead of time, so that every run is the same.
+    pub icount: bool,
+    /// More QEMU arguments, last on its command line.
+    pub qemu_args: Vec<String>,
+    /// The image.
+    pub path: PathBuf,
+    /// What the image is.
+    pub image: Image,
+    /// The deadline, in guest time ([`crate::clock`]).
+    pub timeout: Duration,
+    /// What makes it a pass.
+    pub rule: Rule,
+    /// `--pass-regex`.
+    pub pass_regex: Option<Regex>,
+    /// `--fail-regex`.
+    pub fail_regex: Option<Regex>,
+}
+
+/// How the image gets into the guest's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// QEMU's own loader, `-kernel`.
+    Kernel,
+    /// Copied to this physical address by a loader device, and entered there with x0 = 0.
+    Loader(u64),
+}
+
+/// Where QEMU's console and monitor go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wiring {
+    /// To the tester: QMP is standard input, the console standard output, both sockets. Nothing
+    /// in the file system, nothing that could be left behind; the guest waits for `cont`.
+    Tester,
+    /// To a person: the console on the terminal.
+    Terminal,
+}
+
+impl Plan {
+    /// QEMU's arguments.
+    #[must_use]
+    pub fn arguments(&self, wiring: Wiring) -> Vec<OsString> {
+        let mut list: Vec<OsString> = Vec::new();
+        let mut add = |words: &[&dyn AsRef<std::ffi::OsStr>]| {
+            list.extend(words.iter().map(|word| word.as_ref().to_owned()));
+        };
+        add(&[&"-no-user-config", &"-nodefaults", &"-display", &"none"]);
+        add(&[&"-machine", &self.machine]);
+        if let Some(cpu) = &self.cpu {
+            add(&[&"-cpu", cpu]);
+        }
+        add(&[&"-accel", &self.accel]);
+        if let Some(mem) = self.mem {
+            add(&[&"-m", &mem.to_string()]);
+        }
+        if self.smp != 1 {
+            add(&[&"-smp", &self.smp.to_string()]);
+        }
+        for (node, size) in self.numa.iter().enumerate() {
+            add(&[
+                &"-object",
+                &format!("memory-backend-ram,id=ram{node},size={size}"),
+            ]);
+            add(&[&"-numa", &format!("node,memdev=ram{node}")]);
+        }
+        if self.icount {
+            // One instruction is one nanosecond; neither the host's clock nor its load counts.
+            add(&[&"-icount", &"shift=0,sleep=off"]);
+            add(&[&"-rtc", &"base=2024-01-01,clock=vm", &"-seed", &"1"]);
+        }
+        match wiring {
+            Wiring::Tester => {
+                add(&[&"-chardev", &"socket,id=qmp,fd=0"]);
+                add(&[&"-mon", &"chardev=qmp,mode=control"]);
+                add(&[&"-chardev", &"socket,id=console,fd=1"]);
+                add(&[&"-serial", &"chardev:console"]);
+                // A guest that ended stays readable, and the event says how it ended.
+                add(&[&"-action", &"reboot=shutdown,shutdown=pause", &"-S"]);
+            }
+            Wiring::Terminal => add(&[&"-serial", &"stdio", &"-no-reboot"]),
+        }
+        if self.exits_by_semihosting() {
+            // Lets the guest open files of the host: only where it was asked for.
+            add(&[&"-semihosting-config", &"enable=on,target=native"]);
+        }
+        for (option, file) in [
+            ("-dtb", &self.dtb),
+            ("-initrd", &self.initrd),
+            ("-bios", &self.firmware),
+        ] {
+            if let Some(file) = file {
+                add(&[&option, file]);
+            }
+        }
+        match self.entry {
+            Entry::Kernel => {
+                add(&[&"-kernel", &self.path]);
+                if let Some(append) = &self.append {
+                    add(&[&"-append", append]);
+                }
+            }
+            Entry::Loader(address) => {
+                let file = self.path.to_string_lossy().replace(',', ",,");
+                let load = format!("loader,file={file},addr={address:#x},force-raw=on");
+                add(&[&"-device", &load]);
+                add(&[&"-device", &format!("loader,addr={address:#x},cpu-num=0")]);
+            }
+        }
+        list.extend(self.qemu_args.iter().map(OsString::from));
+        list
+    }
+
+    /// The QEMU command for a shell that shows this boot on a terminal.
+    #[must_use]
+    pub fn shell_command(&self) -> String {
+        let mut words = vec![self.qemu.to_string_lossy().into_owned()];
+        let arguments = self.arguments(Wiring::Terminal);
+        words.extend(
+            arguments
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned()),
+        );
+        shlex::try_join(words.iter().map(String::as_str))
+            .unwrap_or_else(|_| format!("{words:?} (has a NUL byte)"))
+    }
+
+    /// Whether a word stands on the kernel's command line.
+    #[must_use]
+    pub fn has_word(&self, word: &str) -> bool {
+        let append = self.append.as_deref().unwrap_or_default();
+        append.split_ascii_whitespace().any(|other| other == word)
+    }
+
+    /// Whether the guest was told to leave through semihosting.
+    #[must_use]
+    pub fn exits_by_semihosting(&self) -> bool {
+        self.has_word("exit=semihosting")
+    }
+
+    /// Whether the guest was told to park instead of powering off.
+    #[must_use]
+    pub fn parks_at_end(&self) -> bool {
+        self.has_word("exit=halt")
+    }
+}
+
+/// The name of a machine, without its options.
+#[must_use]
+pub fn machine_name(machine: &str) -> &str {
+    machine.split(',').next().unwrap_or_default()
+}
+
+/// An amount of memory: bytes, or a number with K, M, G or T. Without a letter it is MiB, as QEMU
+/// reads `-m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+            "K" | "KIB" => 10,
+            "" | "M" | "MIB" => 20,
+            "G" | "GIB" => 30,
+            "T" | "TIB" => 40,
+            _ => return Err(format!("{text:?} is no size: write 512M or 4G")),
+        };
+        digits
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(1 << shift))
+            .filter(|bytes| *bytes > 0)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is no size: write 512M or 4G"))
+    }
+}
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (shift, unit) in [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')] {
+            if self.0.is_multiple_of(1 << shift) {
+                return write!(formatter, "{}{unit}", self.0 >> shift);
+            }
+        }
+        write!(formatter, "{}B", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_and_print_as_qemu_means_them() {
+        for (text, bytes, shown) in [
+            ("128M", 128 << 20, "128M"),
+            ("128", 128 << 20, "128M"),
+            ("1024M", 1 << 30, "1G"),
+            ("16g", 16 << 30, "16G"),
+            ("64GiB", 64 << 30, "64G"),
+            ("4K", 4096, "4K"),
+        ] {
+            let size: Size = text.parse().unwrap();
+            assert_eq!(
+                (size.0, size.to_string().as_str()),
+                (bytes, shown),
+                "{text}"
+            );
+        }
+        for text in ["", "M", "0", "-1M", "1.5G", "12Q", "99999999999T"] {
+            assert!(text.parse::<Size>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Child processes that never outlive the tester.
+//!
+//! A forgotten QEMU keeps a CPU busy for ever. Three nets hold it: the child is killed when its
+//! handle is dropped; Ctrl-C and SIGTERM only set a flag ([`crate::interrupt`]), so that handles
+//! do get dropped; and where the tester itself is killed, the kernel does it (`PR_SET_PDEATHSIG`,
+//! Linux only: macOS offers nothing of the kind).
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// A running child in a process group of its own, killed when dropped.
+#[derive(Debug)]
+pub struct Tethered {
+    child: Child,
+}
+
+impl Tethered {
+    /// Starts `command`. The thread that calls this must outlive the child: Linux sends the signal
+    /// when the thread ends, not the process.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        // Its own group: a Ctrl-C at the terminal comes to us alone, and a wrapper script dies
+        // together with what it started.
+        command.process_group(0);
+        #[cfg(target_os = "linux")]
+        die_with_parent(command);
+        Ok(Self {
+            child: command.spawn()?,
+        })
+    }
+
+    /// The child.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Waits up to `patience` for the child to end.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn wait(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(200);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            if start.elapsed() > patience {
+                return Ok(None);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+    }
+
+    /// Kills the child and whatever it started, unless it has ended.
+    pub fn kill(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            // Not reaped yet, so the number still is this child's.
+            if let Some(group) = rustix::process::Pid::from_raw(self.child.id() as i32) {
+                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Drop for Tethered {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Has the kernel kill the child when the thread that starts it is gone.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn die_with_parent(command: &mut Command) {
+    use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+
+    let parent = getpid();
+    let tether = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have died before the line above took effect; then no signal will come.
+        if getppid() != Some(parent) {
+            return Err(io::Error::from(io::ErrorKind::Interrupted));
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe work is allowed. The closure makes two
+    // plain system calls; it allocates nothing, takes no lock, and its errors are plain numbers.
+    unsafe { command.pre_exec(tether) };
+}

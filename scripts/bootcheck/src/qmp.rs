@@ -1,0 +1,149 @@
+//! QMP, the control channel of QEMU: one JSON object per line.
+//!
+//! A reader thread sorts what comes: answers go to whoever asked, events to [`Qmp::events`].
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use serde_json::{Value, json};
+
+use crate::interrupt;
+
+/// How long QEMU may take to answer. It takes milliseconds; this is for a host in trouble.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Error {
+    /// QEMU has closed the channel: it is ending, or never came up.
+    Closed,
+    /// QEMU is there but does not answer.
+    Silent,
+    /// QEMU refused, in these words.
+    Refused(String),
+    /// The user does not want to wait any more.
+    Interrupted,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Closed => formatter.write_str("QEMU closed its control channel"),
+            Error::Silent => write!(formatter, "QEMU did not answer within {PATIENCE:?}"),
+            Error::Refused(reason) => write!(formatter, "QEMU refused: {reason}"),
+            Error::Interrupted => interrupt::Interrupted.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// An event that QEMU reported.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its name, as `SHUTDOWN`.
+    pub name: String,
+    /// What comes with it.
+    pub data: Value,
+}
+
+/// One end of a QMP channel.
+#[derive(Debug)]
+pub struct Qmp {
+    writer: UnixStream,
+    answers: Receiver<Value>,
+    /// The events; disconnected once QEMU has closed the channel.
+    pub events: Receiver<Event>,
+}
+
+impl Qmp {
+    /// Starts to listen on a socket whose other end QEMU holds.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn new(socket: UnixStream) -> std::io::Result<Self> {
+        let writer = socket.try_clone()?;
+        let (answer_sender, answers) = crossbeam_channel::unbounded();
+        let (event_sender, events) = crossbeam_channel::unbounded();
+        std::thread::Builder::new()
+            .name("qmp".into())
+            .spawn(move || listen(socket, &answer_sender, &event_sender))?;
+        Ok(Self {
+            writer,
+            answers,
+            events,
+        })
+    }
+
+    /// Waits for QEMU's greeting and takes up the conversation; QEMU's version.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn greet(&mut self) -> Result<String, Error> {
+        let greeting = self.answer()?;
+        let version = &greeting["QMP"]["version"];
+        let part = |name: &str| version["qemu"][name].as_u64().unwrap_or(0);
+        let mut text = format!("{}.{}.{}", part("major"), part("minor"), part("micro"));
+        match version["package"].as_str() {
+            Some(package) if !package.is_empty() => text.push_str(&format!(" ({package})")),
+            _ => {}
+        }
+        self.execute("qmp_capabilities", json!({}))?;
+        Ok(text)
+    }
+
+    /// Has QEMU do something; its answer.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, Error> {
+        let request = json!({ "execute": command, "arguments": arguments });
+        self.writer
+            .write_all(format!("{request}\n").as_bytes())
+            .map_err(|_| Error::Closed)?;
+        let mut answer = self.answer()?;
+        match answer.get("error") {
+            Some(error) => {
+                let reason = error["desc"].as_str().unwrap_or("no reason given");
+                Err(Error::Refused(reason.to_owned()))
+            }
+            None => Ok(answer["return"].take()),
+        }
+    }
+
+    fn answer(&self) -> Result<Value, Error> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            match self.answers.recv_timeout(Duration::from_millis(50)) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
+                Err(RecvTimeoutError::Timeout) => {
+                    interrupt::check().map_err(|_| Error::Interrupted)?;
+                }
+            }
+        }
+        Err(Error::Silent)
+    }
+}
+
+/// Sorts what QEMU says until it closes the channel.
+fn listen(socket: UnixStream, answers: &Sender<Value>, events: &Sender<Event>) {
+    for line in BufReader::new(socket).lines() {
+        let Ok(Ok(mut message)) = line.map(|line| serde_json::from_str::<Value>(&line)) else {
+            return;
+        };
+        let delivered = match message["event"].as_str() {
+            Some(name) => {
+                let name = name.to_owned();
+                let data = message["data"].take();
+                events.send(Event { name, data }).is_ok()
+            }
+            None => answers.send(message).is_ok(),
+        };
+        if !delivered {
+            return;
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `bootcheck boot`: build if asked, boot, tell.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::boot::{Outcome, boot};
+use crate::cli::BootArgs;
+use crate::escape::Escaper;
+use crate::files;
+use crate::interrupt::{self, Interrupted};
+use crate::process::Tethered;
+use crate::report::Report;
+use crate::verdict::Facts;
+
+/// How many lines of a hidden console are told after a failure.
+const LAST_LINES: usize = 12;
+
+/// Runs the command; the exit status.
+///
+/// # Errors
+/// The tester itself failed: 129 (or [`Interrupted`]).
+pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
+    let json_on_stdout = args.json.as_deref() == Some(Path::new("-"));
+    let mut live = match (args.hide_console, json_on_stdout) {
+        (true, _) => None,
+        (false, true) => Some(Live::start(io::stderr())),
+        (false, false) => Some(Live::start(io::stdout())),
+    };
+    let mut raw = match &args.console {
+        Some(path) => {
+            Some(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)
+        }
+        None => None,
+    };
+    let mut raw_result = Ok(());
+    let mut on_console = |bytes: &[u8]| {
+        if let Some(live) = &live {
+            live.show(bytes);
+        }
+        if let (Some(raw), Ok(())) = (&mut raw, &raw_result) {
+            raw_result = raw.write_all(bytes);
+        }
+    };
+    let outcome = build_and_boot(args, &mut on_console)?;
+    raw_result.context("cannot write the console's file")?;
+
+    if let Some(live) = live.take() {
+        live.finish()?;
+    }
+    let report = Report::new(&outcome);
+    match &args.json {
+        Some(_) if json_on_stdout => {
+            let mut stdout = io::stdout().lock();
+            serde_json::to_writer(&mut stdout, &report).context("cannot write the result")?;
+            writeln!(stdout)
+                .and_then(|()| stdout.flush())
+                .context("cannot write the result")?;
+        }
+        Some(path) => {
+            let mut text = serde_json::to_vec_pretty(&report)?;
+            text.push(b'\n');
+            files::write_atomically(path, &text)?;
+        }
+        None => {}
+    }
+    let last_lines = match &outcome.console {
+        Some(console) if args.hide_console => console.last_lines(LAST_LINES),
+        _ => Vec::new(),
+    };
+    report.print(&last_lines);
+    Ok(report.verdict.exit_status(args.expect))
+}
+
+/// Boots up to `--repeat` times, until a verdict is not the expected one; the last outcome.
+fn build_and_boot(args: &BootArgs, on_console: &mut dyn FnMut(&[u8])) -> anyhow::Result<Outcome> {
+    let unbootable = |reason| {
+        Outcome::without_guest(Facts {
+            unbootable: Some(reason),
+            ..Facts::default()
+        })
+    };
+    if let Some(command) = &args.build
+        && let Err(reason) = build(args, command)?
+    {
+        return Ok(unbootable(reason));
+    }
+    let plan = match args.plan() {
+        Ok(plan) => plan,
+        Err(reason) => return Ok(unbootable(reason)),
+    };
+    let mut outcome = boot(&plan, on_console)?;
+    for _ in 1..args.repeat {
+        if outcome.judgement.verdict != args.expect {
+            break;
+        }
+        outcome = boot(&plan, on_console)?;
+    }
+    Ok(outcome)
+}
+
+/// Runs the build, with nothing of an older one there that could be booted in its place. Of the
+/// inner result: why this revision cannot be judged.
+fn build(args: &BootArgs, command: &str) -> anyhow::Result<Result<(), String>> {
+    for path in [Some(args.image.clone()), args.elf()].into_iter().flatten() {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot delete {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    // Its output is for people: standard output is the guest's, or the JSON.
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stdout(io::stderr());
+    let mut shell = Tethered::spawn(&mut shell).context("cannot start sh")?;
+    let status = loop {
+        interrupt::check()?;
+        if let Some(status) = shell.wait(Duration::from_millis(100))? {
+            break status;
+        }
+    };
+    if !status.success() {
+        return Ok(Err(format!("the build failed ({status}): {command}")));
+    }
+    if !args.image.exists() {
+        let image = args.image.display();
+        return Ok(Err(format!("the build left no {image}: {command}")));
+    }
+    Ok(Ok(()))
+}
+
+/// Shows the console as it comes, from a thread of its own: a pager that stands still must not
+/// stop the watch over the guest.
+struct Live {
+    pieces: Sender<Vec<u8>>,
+    done: Receiver<()>,
+    writer: JoinHandle<()>,
+}
+
+impl Live {
+    fn start(out: impl Write + Send + 'static) -> Self {
+        let (pieces, received) = crossbeam_channel::unbounded::<Vec<u8>>();
+        let (finished, done) = crossbeam_channel::bounded(1);
+        let writer = std::thread::spawn(move || {
+            // Whoever closes the pipe does not want to read on; the verdict stands all the same.
+            let _ = show(&received, out);
+            let _ = finished.send(());
+        });
+        Self {
+            pieces,
+            done,
+            writer,
+        }
+    }
+
+    fn show(&self, bytes: &[u8]) {
+        let _ = self.pieces.send(bytes.to_vec());
+    }
+
+    /// Waits until everything is shown.
+    fn finish(self) -> Result<(), Interrupted> {
+        drop(self.pieces);
+        while self.done.recv_timeout(Duration::from_millis(50)).is_err() {
+            interrupt::check()?;
+        }
+        let _ = self.writer.join();
+        Ok(())
+    }
+}
+
+fn show(pieces: &Receiver<Vec<u8>>, mut out: impl Write) -> io::Result<()> {
+    let mut escaper = Escaper::default();
+    let mut text = String::new();
+    let mut ends_line = true;
+    for piece in pieces {
+        text.clear();
+        escaper.push(&piece, &mut text);
+        ends_line = if text.is_empty() {
+            ends_line
+        } else {
+            text.ends_with('\n')
+        };
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+    }
+    text.clear();
+    escaper.finish(&mut text);
+    if !(text.is_empty() && ends_line) {
+        text.push('\n');
+    }
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

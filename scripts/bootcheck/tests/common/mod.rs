@@ -1,0 +1,104 @@
+//! What the integration tests share: a directory with a guest in it, and the program.
+#![allow(dead_code, unreachable_pub)] // Each test file uses its own part of this.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use bootcheck::guest::Guest;
+use serde_json::Value;
+
+/// A temporary directory with an image to boot.
+pub struct Bench {
+    pub directory: tempfile::TempDir,
+}
+
+impl Bench {
+    /// A directory with `guest` as `Image`.
+    pub fn with(guest: Guest) -> Self {
+        Self::with_bytes(&guest.image())
+    }
+
+    /// A directory with these bytes as `Image`.
+    pub fn with_bytes(bytes: &[u8]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("Image"), bytes).unwrap();
+        Self { directory }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `bootcheck boot` of this image, not started yet.
+    pub fn command(&self, options: &[&str]) -> Command {
+        require_qemu();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bootcheck"));
+        command
+            .arg("boot")
+            .arg("--image")
+            .arg(self.path("Image"))
+            .args(options);
+        // Short deadline: no guest of these tests takes longer, and other kernels' is 60 s.
+        if !options.contains(&"--timeout") {
+            command.args(["--timeout", "5"]);
+        }
+        command.env("NO_COLOR", "1").stdin(Stdio::null());
+        command
+    }
+
+    /// Boots; the exit status and the JSON.
+    pub fn boot(&self, options: &[&str]) -> (i32, Value) {
+        let output = self
+            .command(options)
+            .args(["--json", "-"])
+            .output()
+            .unwrap();
+        (status(&output), json(&output))
+    }
+
+    /// Boots and expects this verdict and the exit status that belongs to it.
+    pub fn expect(&self, verdict: &str, options: &[&str]) -> Value {
+        let (status, json) = self.boot(options);
+        assert_eq!(json["verdict"], verdict, "{json:#}");
+        let expected = match verdict {
+            "pass" => 0,
+            "unbootable" => 125,
+            "infra" => 129,
+            _ => 1,
+        };
+        assert_eq!(status, expected, "{json:#}");
+        json
+    }
+}
+
+pub fn status(output: &Output) -> i32 {
+    output.status.code().expect("ended by a signal")
+}
+
+pub fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "no JSON ({error}): {:?}\n{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// These tests prove nothing without QEMU, so they fail without it.
+fn require_qemu() {
+    let qemu = std::env::var_os("QEMU").unwrap_or("qemu-system-aarch64".into());
+    let probe = Command::new(&qemu)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status();
+    assert!(
+        probe.is_ok_and(|status| status.success()),
+        "{} does not run: `make setup` installs QEMU, and QEMU= names another one",
+        Path::new(&qemu).display()
+    );
+}
