@@ -21,9 +21,11 @@ mod blackbox;
 mod boot;
 mod console;
 mod drivers;
+mod fault;
 mod logger;
 mod mm;
 mod panic;
+mod report;
 mod selftest;
 mod stage;
 
@@ -39,6 +41,8 @@ extern "C" fn kmain() -> ! {
     let boot = boot_info();
     // SAFETY: the early stage mapped there the page that it opened.
     unsafe { console::move_to(mm::fixmap::FIX_EARLYCON) };
+    // The hole in the tables below the stack does the same from here on.
+    arch::debug::unwatch();
     stage::enter(Stage::High);
     arch::mmu::drop_identity_map();
     arch::exception::unmask_serror();

@@ -3,10 +3,10 @@
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::arch::exception::{ExceptionFrame, Syndrome, vector_name};
+use crate::arch::exception::ExceptionFrame;
 use crate::arch::power::{self, Outcome};
 use crate::console::{self, raw_println};
-use crate::{blackbox, stage};
+use crate::{blackbox, fault, report, stage};
 
 // A panic inside a panic must not start over. Plain loads and stores.
 static PANICKING: AtomicBool = AtomicBool::new(false);
@@ -25,37 +25,16 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         raw_println!("  at {location}");
     }
     raw_println!("  in stage {}", stage::current().name());
+    report::call_trace_here();
     finish()
 }
 
 /// Reports an exception that nobody expected.
 pub fn die_of_exception(frame: &ExceptionFrame) -> ! {
     PANICKING.store(true, Ordering::Relaxed);
+    fault::while_reporting();
     console::open_default();
-    raw_println!("Unhandled exception: {}", Syndrome(frame.esr));
-    raw_println!(
-        "  {} vector {}, in stage {}",
-        vector_name(frame.vector),
-        frame.vector,
-        stage::current().name()
-    );
-    raw_println!(
-        "  ESR {:#018x}  FAR {:#018x}  SPSR {:#010x}",
-        frame.esr,
-        frame.far,
-        frame.spsr
-    );
-    raw_println!("  pc : {:#018x}", frame.elr);
-    raw_println!("  lr : {:#018x}", frame.x[30]);
-    raw_println!("  sp : {:#018x}", frame.sp);
-    for (pair, number) in frame.x[..30].chunks_exact(2).zip((0..).step_by(2)) {
-        raw_println!(
-            "  x{number:<2}: {:#018x}  x{:<2}: {:#018x}",
-            pair[0],
-            number + 1,
-            pair[1]
-        );
-    }
+    report::exception(frame);
     raw_println!("Kernel panic - not syncing: unhandled exception");
     finish()
 }

@@ -3,7 +3,7 @@
 use log::Level;
 
 use crate::arch::timer;
-use crate::{blackbox, logger};
+use crate::{blackbox, fault, logger};
 
 /// The stages of a boot, in order; head.S enters the first three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,4 +84,5 @@ pub fn enter(stage: Stage) {
         "boot",
         format_args!("stage: {}", stage.name()),
     );
+    fault::at(stage);
 }

@@ -80,6 +80,8 @@ pub mod class {
     pub const INSTRUCTION_ABORT: u64 = 0x21;
     /// Data abort from the same exception level.
     pub const DATA_ABORT: u64 = 0x25;
+    /// Watchpoint at the same exception level.
+    pub const WATCHPOINT: u64 = 0x35;
 }
 
 /// Its exception class, from a syndrome.
@@ -187,7 +189,7 @@ impl fmt::Display for Syndrome {
             0x2f => "SError",
             0x31 => "breakpoint",
             0x33 => "software step",
-            0x35 => "watchpoint",
+            class::WATCHPOINT => "watchpoint",
             0x3c => "BRK",
             _ => "exception",
         };

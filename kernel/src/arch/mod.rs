@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod cpu;
+pub mod debug;
 pub mod exception;
 pub mod guarded;
 pub mod mmu;

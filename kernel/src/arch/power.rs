@@ -59,3 +59,13 @@ pub fn exit(outcome: Outcome) -> ! {
     }
     cpu::park()
 }
+
+/// Starts over: PSCI SYSTEM_RESET. Returns if there is no PSCI.
+pub fn reset() {
+    blackbox::persist();
+    let _ = match CONDUIT.load(Ordering::Relaxed) {
+        HVC => psci::system_reset::<Hvc>(),
+        SMC => psci::system_reset::<Smc>(),
+        _ => Ok(()),
+    };
+}

@@ -15,7 +15,7 @@ use platform::range::PhysRange;
 use super::DEFAULT_FDT_PA;
 use super::info::{BootInfo, EarlyCell, boot_info_mut};
 use crate::arch::mmu::{MmuRegisters, TableWindow};
-use crate::arch::{cache, cpu, guarded, power};
+use crate::arch::{cache, cpu, debug, guarded, power};
 use crate::drivers::pl011;
 use crate::logger::{early_info, early_warn};
 use crate::mm::frames::{FrameRun, MemblockFrames, static_frames};
@@ -23,7 +23,7 @@ use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear::{self, LinearMap};
 use crate::mm::{KernelTables, fixmap, image};
 use crate::stage::{self, Stage};
-use crate::{console, logger};
+use crate::{console, fault, logger};
 
 static MMU_REGISTERS: EarlyCell<MmuRegisters> = EarlyCell::new(MmuRegisters::new());
 
@@ -42,7 +42,11 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
     boot.image_pa = image_pa;
     boot.entry_el = current_el >> 2 & 3;
 
+    // Without the MMU no page below the stack can be a hole.
+    debug::watch(image::runtime_init_stack_guard());
+
     stage::enter(Stage::Fdt);
+    boot.swapper_pa = swapper_pa().as_u64();
     boot.fdt = read_device_tree(fdt_pa, boot);
     let bootargs = boot.firmware.bootargs;
     let options = cmdline::parse(bootargs.as_str(), |ignored| {
@@ -57,12 +61,14 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
         cpu::midr()
     );
 
+    choose_fault(&options);
+    fault::at(Stage::Fdt);
+
     let ips = check_cpu();
     reserve(boot);
 
     stage::enter(Stage::EarlyMmu);
     boot.pa_bits = cpu::pa_bits(ips);
-    boot.swapper_pa = swapper_pa().as_u64();
     build_tables(boot, &options);
 
     // SAFETY: nobody else refers to it; head.S reads it through the pointer.
@@ -79,6 +85,27 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
 /// Physical address of `swapper_pg_dir`, while the MMU is off.
 fn swapper_pa() -> PhysAddr {
     PhysAddr::new(SWAPPER_PG_DIR.as_ptr().addr() as u64)
+}
+
+/// The kernel's tables as they are now, while the MMU is off.
+pub fn early_tables() -> KernelTables {
+    // SAFETY: with the MMU off every table is at its physical address.
+    let window = unsafe { TableWindow::new(0) };
+    PageTable::new(swapper_pa(), VaRange::Upper, window)
+}
+
+fn choose_fault(options: &Options<'_>) {
+    match options.fault {
+        Some(fault) if fault.name == "help" => fault::help(),
+        Some(fault) if !fault::choose(fault) => {
+            early_warn!(
+                "fault={}@{}: no such fault or stage",
+                fault.name,
+                fault.stage
+            );
+        }
+        _ => {}
+    }
 }
 
 /// Finds the device tree, reads it into `boot`, and returns where it is.
@@ -196,13 +223,11 @@ fn reserve(boot: &mut BootInfo) {
 /// console to the identity map.
 fn build_tables(boot: &mut BootInfo, options: &Options<'_>) {
     let pa_bits = boot.pa_bits;
-    // SAFETY: with the MMU off every frame is at its physical address. Tables
-    // are static ones of the image, or free RAM.
-    let window = unsafe { TableWindow::new(0) };
+    let mut tables = early_tables().with_output_bits(pa_bits);
+    let window = *tables.memory();
     // SAFETY: taken here and only here.
     let mut frames = unsafe { static_frames(window) };
     let all = frames.available();
-    let mut tables = PageTable::new(swapper_pa(), VaRange::Upper, window).with_output_bits(pa_bits);
 
     map_image(&mut tables, &mut frames, boot.image_pa);
     match fixmap::init(&mut tables, &mut frames) {

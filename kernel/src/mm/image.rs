@@ -14,6 +14,8 @@ unsafe extern "C" {
     static _end: u8;
     static init_stack_guard: u8;
     static exception_stack_guard: u8;
+    static init_stack_top: u8;
+    static exception_stack_top: u8;
     static idmap_pg_dir: u8;
 }
 
@@ -123,4 +125,40 @@ pub fn phys(image_pa: u64) -> PhysRange {
 /// The identity map's level-0 table, as an offset from `_text`.
 pub fn idmap_pg_dir_offset() -> u64 {
     offset!(idmap_pg_dir)
+}
+
+/// The text, at the addresses where it runs now.
+pub fn runtime_text() -> PhysRange {
+    let start = (&raw const _text).addr() as u64;
+    PhysRange {
+        start,
+        end: start + offset!(_etext),
+    }
+}
+
+/// The stacks, at the addresses where they are now: first the one that runs the
+/// kernel, then the one of exceptions.
+pub fn runtime_stacks() -> [PhysRange; 2] {
+    let text = runtime_text().start;
+    let [init_guard, exception_guard] = stack_guards();
+    [
+        PhysRange {
+            start: text + init_guard.end,
+            end: text + offset!(init_stack_top),
+        },
+        PhysRange {
+            start: text + exception_guard.end,
+            end: text + offset!(exception_stack_top),
+        },
+    ]
+}
+
+/// The guard below the stack that runs the kernel, where it is now.
+pub fn runtime_init_stack_guard() -> PhysRange {
+    let text = runtime_text().start;
+    let [guard, _] = stack_guards();
+    PhysRange {
+        start: text + guard.start,
+        end: text + guard.end,
+    }
 }

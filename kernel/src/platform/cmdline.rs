@@ -7,11 +7,12 @@ use log::LevelFilter;
 /// Longest command line kept, in bytes, as on Linux arm64.
 pub const COMMAND_LINE_SIZE: usize = 2048;
 
-/// The command line as it was passed, cut at [`COMMAND_LINE_SIZE`].
+/// The command line as it was passed, as far as it is text and fits.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandLine {
     bytes: [u8; COMMAND_LINE_SIZE],
     len: usize,
+    cut: bool,
 }
 
 impl CommandLine {
@@ -19,20 +20,63 @@ impl CommandLine {
     pub const EMPTY: Self = Self {
         bytes: [0; COMMAND_LINE_SIZE],
         len: 0,
+        cut: false,
     };
 
-    /// A copy of `line`.
+    /// A copy of `line`, see [`CommandLine::from_bytes`].
     pub fn new(line: &str) -> Self {
+        Self::from_bytes(line.as_bytes())
+    }
+
+    /// A copy of `line` up to its first NUL.
+    ///
+    /// What is no text, or would steer a terminal, becomes a `?`, so that the
+    /// word it is in is told as unknown and the others still count. A line that
+    /// is too long ends with the last whole word: half of an address is another.
+    pub fn from_bytes(line: &[u8]) -> Self {
         let mut copy = Self::EMPTY;
-        copy.len = line.floor_char_boundary(COMMAND_LINE_SIZE);
-        copy.bytes[..copy.len].copy_from_slice(&line.as_bytes()[..copy.len]);
+        let line = line.split(|&byte| byte == 0).next().unwrap_or(&[]);
+        for chunk in line.trim_ascii().utf8_chunks() {
+            let replaced = match chunk.invalid() {
+                [] => None,
+                _ => Some('?'),
+            };
+            for c in chunk.valid().chars().chain(replaced) {
+                let steers = c.is_control() && !c.is_ascii_whitespace();
+                if !copy.push(if steers { '?' } else { c }) {
+                    return copy;
+                }
+            }
+        }
         copy
+    }
+
+    /// Adds `c`, or cuts the line at its last whole word and says no.
+    fn push(&mut self, c: char) -> bool {
+        let end = self.len + c.len_utf8();
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            c.encode_utf8(place);
+            self.len = end;
+            return true;
+        }
+        let last = self.bytes.iter().rposition(u8::is_ascii_whitespace);
+        self.len = match c.is_ascii_whitespace() {
+            true => self.len,
+            false => last.unwrap_or(0),
+        };
+        self.cut = true;
+        false
     }
 
     /// Its text.
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
         core::str::from_utf8(bytes).unwrap_or("")
+    }
+
+    /// Whether words at its end did not fit.
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 }
 
@@ -70,6 +114,22 @@ pub enum ExitMode {
     Halt,
 }
 
+/// A deliberate fault: which, and at the start of which stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault<'a> {
+    /// Its name, as LKDTM names it.
+    pub name: &'a str,
+    /// The stage's name; `selftest` if none was given.
+    pub stage: &'a str,
+}
+
+impl<'a> Fault<'a> {
+    fn new(fault: &'a str) -> Self {
+        let (name, stage) = fault.split_once('@').unwrap_or((fault, "selftest"));
+        Self { name, stage }
+    }
+}
+
 /// What the words of the command line ask for.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
@@ -85,6 +145,8 @@ pub struct Options<'a> {
     pub selftest: &'a str,
     /// `earlycon=pl011,ADDR`: physical address of the console.
     pub earlycon: Option<u64>,
+    /// `fault=NAME[@STAGE]`: the fault to commit, and when. `help` lists them.
+    pub fault: Option<Fault<'a>>,
     /// `ptdump`: print every region of the kernel's tables.
     pub ptdump: bool,
 }
@@ -98,6 +160,7 @@ impl Default for Options<'_> {
             exit: ExitMode::default(),
             selftest: "*",
             earlycon: None,
+            fault: None,
             ptdump: false,
         }
     }
@@ -153,10 +216,13 @@ fn apply<'a>(options: &mut Options<'a>, word: &'a str) -> Result<(), Ignored<'a>
         ("selftest", Some("none")) => options.selftest = "",
         ("selftest", Some(glob)) if !glob.is_empty() => options.selftest = glob,
         ("earlycon", value) => options.earlycon = Some(value.and_then(earlycon).ok_or(bad)?),
+        ("fault", Some(fault)) if !fault.is_empty() => options.fault = Some(Fault::new(fault)),
         ("ptdump", None) => options.ptdump = true,
         // The image runs where it is linked; said for loaders that pass it always.
         ("nokaslr", None) => {}
-        ("linear" | "rodata" | "exit" | "selftest" | "ptdump" | "nokaslr", _) => return Err(bad),
+        ("linear" | "rodata" | "exit" | "selftest" | "fault" | "ptdump" | "nokaslr", _) => {
+            return Err(bad);
+        }
         _ => return Err(Ignored::UnknownWord(word)),
     }
     Ok(())
@@ -213,7 +279,6 @@ pub fn glob_matches(glob: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
     use std::vec::Vec;
 
@@ -239,6 +304,26 @@ mod tests {
             (o.selftest, o.earlycon, o.ptdump),
             ("mmu.*", Some(0x900_0000), true)
         );
+    }
+
+    #[test]
+    fn faults_have_a_name_and_a_stage() {
+        assert_eq!(parsed("").0.fault, None);
+        assert_eq!(
+            parsed("fault=BUG").0.fault,
+            Some(Fault {
+                name: "BUG",
+                stage: "selftest"
+            })
+        );
+        assert_eq!(
+            parsed("fault=BUG@fdt").0.fault,
+            Some(Fault {
+                name: "BUG",
+                stage: "fdt"
+            })
+        );
+        assert_eq!(parsed("fault=").1, [Ignored::BadValue("fault=")]);
     }
 
     #[test]

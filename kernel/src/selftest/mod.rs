@@ -10,6 +10,7 @@ use platform::cmdline::{Options, glob_matches};
 
 use crate::boot::info::BootInfo;
 use crate::console::raw_println;
+use crate::fault;
 use crate::mm::KernelTables;
 
 mod edges;
@@ -41,8 +42,6 @@ struct Test {
     run: fn(&mut Context<'_>) -> TestResult,
 }
 
-const TESTS: &[&[Test]] = &[edges::TESTS, protection::TESTS, noalloc::TESTS, heap::TESTS];
-
 /// Fails a test unless a condition holds.
 macro_rules! check {
     ($condition:expr, $($arg:tt)+) => {
@@ -52,6 +51,23 @@ macro_rules! check {
     };
 }
 use check;
+
+/// Fails if `fault=FAIL_SELFTEST` asks for it.
+const ON_PURPOSE: &[Test] = &[Test {
+    name: "selftest.fail_on_purpose",
+    run: |_| {
+        check!(!fault::fail_selftest(), "fault=FAIL_SELFTEST");
+        Ok(())
+    },
+}];
+
+const TESTS: &[&[Test]] = &[
+    edges::TESTS,
+    protection::TESTS,
+    noalloc::TESTS,
+    heap::TESTS,
+    ON_PURPOSE,
+];
 
 /// What could be observed only before the protect stage.
 pub struct BeforeProtect {
