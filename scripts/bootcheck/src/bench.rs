@@ -21,7 +21,7 @@ use crate::verdict::Verdict;
 /// # Errors
 /// The tester failed, or there is nothing to measure.
 pub fn run(args: &BenchArgs) -> anyhow::Result<u8> {
-    let kernel = args.boot.plan().map_err(anyhow::Error::msg)?;
+    let kernel = args.guest.plan().map_err(anyhow::Error::msg)?;
     let directory = tempfile::tempdir().context("cannot make a directory for the other guest")?;
     let floor = floor_plan(&kernel, directory.path())?;
 

@@ -61,9 +61,9 @@ Exit status: 0 every cell came to the verdict it expects, 1 not, 129 usage error
 /// `bootcheck boot`
 #[derive(Debug, Clone, Args)]
 pub struct BootArgs {
-    /// The image: raw arm64 Image, the same gzip'd, or ELF
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_IMAGE)]
-    pub image: PathBuf,
+    /// What to boot, and how to judge it.
+    #[command(flatten)]
+    pub guest: GuestArgs,
     /// The ELF that the image was made from; --build deletes it too
     /// [default: kernel.elf beside the default image]
     #[arg(long, value_name = "FILE")]
@@ -71,6 +71,36 @@ pub struct BootArgs {
     /// Delete image and ELF, run this with `sh -c`, then boot
     #[arg(long, value_name = "COMMAND")]
     pub build: Option<String>,
+    /// Write the console's bytes to this file as they come
+    #[arg(long, value_name = "FILE")]
+    pub console: Option<PathBuf>,
+    /// Write the result to this file as JSON; `-` is standard output, the console then goes to
+    /// standard error
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Exit with 0 if this is the verdict, and only then
+    #[arg(
+        long,
+        value_name = "VERDICT",
+        default_value = "pass",
+        hide_default_value = true
+    )]
+    pub expect: Verdict,
+    /// Boot up to so many times, until a verdict is not the expected one; the last boot is reported
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+    /// Do not show the console; its last lines are told after a failure
+    #[arg(short = 'q')]
+    pub hide_console: bool,
+}
+
+/// What to boot, on which machine, and what makes it a pass: for every command that boots.
+#[derive(Debug, Clone, Args)]
+pub struct GuestArgs {
+    /// The image: raw arm64 Image, the same gzip'd, or ELF
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_IMAGE)]
+    pub image: PathBuf,
     /// The machine and its options
     #[arg(long, default_value = "virt")]
     pub machine: String,
@@ -135,31 +165,9 @@ pub struct BootArgs {
     /// With --pass-regex: pass only if the guest then ends in good order
     #[arg(long, requires = "pass_regex")]
     pub until_exit: bool,
-    /// Write the console's bytes to this file as they come
-    #[arg(long, value_name = "FILE")]
-    pub console: Option<PathBuf>,
-    /// Write the result to this file as JSON; `-` is standard output, the console then goes to
-    /// standard error
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Exit with 0 if this is the verdict, and only then
-    #[arg(
-        long,
-        value_name = "VERDICT",
-        default_value = "pass",
-        hide_default_value = true
-    )]
-    pub expect: Verdict,
-    /// Boot up to so many times, until a verdict is not the expected one; the last boot is reported
-    #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub repeat: u32,
     /// Count instructions instead of time: every boot is the same, to the instruction
     #[arg(long)]
     pub icount: bool,
-    /// Do not show the console; its last lines are told after a failure
-    #[arg(short = 'q')]
-    pub hide_console: bool,
 }
 
 /// `bootcheck matrix`
@@ -200,9 +208,9 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 21,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub pairs: u32,
-    /// The kernel and its machine
+    /// The kernel and its machine.
     #[command(flatten)]
-    pub boot: BootArgs,
+    pub guest: GuestArgs,
 }
 
 /// `bootcheck image`
@@ -236,13 +244,15 @@ impl BootArgs {
     pub fn elf(&self) -> Option<PathBuf> {
         match &self.elf {
             Some(elf) => Some(elf.clone()),
-            None if self.image == Path::new(DEFAULT_IMAGE) => {
-                Some(self.image.with_file_name("kernel.elf"))
+            None if self.guest.image == Path::new(DEFAULT_IMAGE) => {
+                Some(self.guest.image.with_file_name("kernel.elf"))
             }
             None => None,
         }
     }
+}
 
+impl GuestArgs {
     /// Plans the boot: what was not said depends on the image and the machine.
     ///
     /// # Errors

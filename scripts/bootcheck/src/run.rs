@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::boot::{Outcome, boot};
 use crate::cli::BootArgs;
@@ -91,7 +91,7 @@ fn build_and_boot(args: &BootArgs, on_console: &mut dyn FnMut(&[u8])) -> anyhow:
     {
         return Ok(unbootable(reason));
     }
-    let plan = match args.plan() {
+    let plan = match args.guest.plan() {
         Ok(plan) => plan,
         Err(reason) => return Ok(unbootable(reason)),
     };
@@ -108,7 +108,10 @@ fn build_and_boot(args: &BootArgs, on_console: &mut dyn FnMut(&[u8])) -> anyhow:
 /// Runs the build, with nothing of an older one there that could be booted in its place. Of the
 /// inner result: why this revision cannot be judged.
 fn build(args: &BootArgs, command: &str) -> anyhow::Result<Result<(), String>> {
-    for path in [Some(args.image.clone()), args.elf()].into_iter().flatten() {
+    for path in [Some(args.guest.image.clone()), args.elf()]
+        .into_iter()
+        .flatten()
+    {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot delete {}", path.display()));
@@ -132,8 +135,8 @@ fn build(args: &BootArgs, command: &str) -> anyhow::Result<Result<(), String>> {
     if !status.success() {
         return Ok(Err(format!("the build failed ({status}): {command}")));
     }
-    if !args.image.exists() {
-        let image = args.image.display();
+    if !args.guest.image.exists() {
+        let image = args.guest.image.display();
         return Ok(Err(format!("the build left no {image}: {command}")));
     }
     Ok(Ok(()))
@@ -170,7 +173,8 @@ impl Live {
     /// Waits until everything is shown.
     fn finish(self) -> Result<(), Interrupted> {
         drop(self.pieces);
-        while self.done.recv_timeout(Duration::from_millis(50)).is_err() {
+        while let Err(RecvTimeoutError::Timeout) = self.done.recv_timeout(Duration::from_millis(50))
+        {
             interrupt::check()?;
         }
         let _ = self.writer.join();

@@ -47,7 +47,7 @@ impl Cell {
     /// # Errors
     /// Why the image cannot boot.
     pub fn plan(&self) -> Result<Plan, String> {
-        self.args.plan()
+        self.args.guest.plan()
     }
 
     /// The command that repeats this cell alone.
@@ -64,7 +64,7 @@ impl Cell {
     /// # Errors
     /// What the operating system said.
     pub fn make_files(&self) -> anyhow::Result<()> {
-        if let (Some(size), Some(path)) = (self.initrd, &self.args.initrd) {
+        if let (Some(size), Some(path)) = (self.initrd, &self.args.guest.initrd) {
             // Zeros that take no room on the disk; no guest looks into it.
             File::create(path)
                 .and_then(|file| file.set_len(size.0))
@@ -321,9 +321,9 @@ mod tests {
             "bootcheck boot --image kernel.elf --append 'a b' --cpu cortex-a72 --expect panic \
              --mem 1G --qemu qemu"
         );
-        assert_eq!(cell.args.mem, Some(Size(1 << 30)));
+        assert_eq!(cell.args.guest.mem, Some(Size(1 << 30)));
         assert_eq!(
-            cell.args.cpu.as_deref(),
+            cell.args.guest.cpu.as_deref(),
             Some("cortex-a72"),
             "from the defaults"
         );
