@@ -303,7 +303,15 @@ impl<'a> Watch<'a> {
                 }
             }
             Some(Sign::EndOfReport) => self.report_is_complete = self.facts.panic.is_some(),
-            Some(Sign::Stage(stage)) => self.stages.push(stage),
+            // The report of a failure repeats the stage that it failed in.
+            Some(Sign::Stage(stage))
+                if self
+                    .stages
+                    .last()
+                    .is_none_or(|last| last.name != stage.name) =>
+            {
+                self.stages.push(stage);
+            }
             Some(Sign::Test(test)) => self.facts.tests.add(test),
             _ => {}
         }

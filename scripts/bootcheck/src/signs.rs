@@ -87,8 +87,13 @@ pub fn read(line: &str) -> Option<Sign> {
         let (file, line) = split_location(place)?;
         return Some(Sign::Location { file, line });
     }
-    if let Some(name) = text.strip_prefix("stage: ") {
-        let name = name.trim().to_owned();
+    // On entering a stage, and at the end of a line in the report of a failure.
+    let stage = match text.strip_prefix("  ") {
+        Some(report) => report.rsplit_once("in stage ").map(|(_, name)| name),
+        None => text.strip_prefix("stage: "),
+    };
+    if let Some(name) = stage.map(str::trim).filter(|name| !name.contains(' ')) {
+        let name = name.to_owned();
         return Some(Sign::Stage(Stage { name, ns }));
     }
     ktap::parse(text).map(Sign::Test)
@@ -237,6 +242,12 @@ mod tests {
             stage("heap", Some(12_000_000_005))
         );
         assert_eq!(read("stage: fdt"), stage("fdt", None));
+        assert_eq!(read("  in stage fdt"), stage("fdt", None));
+        assert_eq!(
+            read("  sync vector 4 at EL1, in stage fdt"),
+            stage("fdt", None)
+        );
+        assert_eq!(read("stage: of development"), None);
         assert_eq!(read("[99999999999999999999.1] stage: fdt"), None);
     }
 }

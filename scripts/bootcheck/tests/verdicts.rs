@@ -86,7 +86,8 @@ fn a_pass_with_a_failed_test_is_a_fail() {
 fn panic_with_message_place_and_stage() {
     let console = "[    0.000500] stage: early_mmu\n\
                    [    0.001000] Kernel panic - not syncing: no table at level 2\n\
-                   \x20 at kernel/src/mm/fixmap.rs:12:34\n";
+                   \x20 at kernel/src/mm/fixmap.rs:12:34\n\
+                   \x20 in stage early_mmu\n";
     let bench = Bench::with(Guest::default().print(console).power_off());
     let json = bench.expect("panic", &[]);
     assert_eq!(json["message"], "no table at level 2");
