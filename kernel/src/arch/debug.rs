@@ -7,7 +7,7 @@ use platform::range::PhysRange;
 /// Traps every access of EL1 to `range`: a power of two of at least 8 bytes, and
 /// aligned to it. The exception has class 0x35 and the exact address in FAR.
 ///
-/// (Arm ARM, DBGWCR<n>_EL1 and MDSCR_EL1: KDE lets EL1 debug itself, MDE turns
+/// (Arm ARM, DBGWCRn_EL1 and MDSCR_EL1: KDE lets EL1 debug itself, MDE turns
 /// watchpoints on, PSTATE.D must be clear, and the OS lock is set at reset.)
 pub fn watch(range: PhysRange) {
     let mask = u64::from(range.size_bytes().trailing_zeros());
