@@ -1,14 +1,20 @@
 //! Reads the flattened device tree: RAM, reservations, console, PSCI, `/chosen`.
 //!
-//! The blob is hostile until proven otherwise: dtoolkit validates it once, and
-//! every number from it is checked here before it becomes an address.
+//! The blob is hostile until proven otherwise: its structure is checked once,
+//! and every number from it is checked here before it becomes an address. What
+//! is done with a tree takes time in proportion to its size, whatever it says.
+
+mod devices;
+mod structure;
 
 use core::fmt;
 
-use dtoolkit::error::FdtParseError;
-use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
-use dtoolkit::standard::{NodeStandard, Status};
-use dtoolkit::{Node, Property, ToCellInt};
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Cells, Node, Property, ToCellInt};
+
+use devices::{find_console, find_psci};
+pub use structure::Malformed;
+use structure::{Token, Tokens, check};
 
 use crate::cmdline::CommandLine;
 use crate::memblock::Memblock;
@@ -18,9 +24,6 @@ use crate::range::{ListFull, PhysRange};
 pub const HEADER_BYTES: usize = 40;
 /// Largest blob, in bytes (Linux arm64 boot protocol).
 pub const MAX_FDT_SIZE: usize = 2 << 20;
-
-/// How far down buses are followed.
-const MAX_DEPTH: usize = 8;
 
 /// How PSCI calls leave EL1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +80,12 @@ pub enum FdtError {
     /// `totalsize` below the header's size or above [`MAX_FDT_SIZE`].
     BadSize(u32),
     /// The structure is broken.
-    Malformed(FdtParseError),
+    Malformed(Malformed),
     /// No memory node with a usable `reg`.
     NoMemory,
+    /// A node of `/reserved-memory` whose `reg` cannot be read; what it protects
+    /// is unknown.
+    BadReservation,
     /// More reservations than are kept; leaving one out would be unsafe.
     TooManyReservations,
 }
@@ -96,6 +102,7 @@ impl fmt::Display for FdtError {
             }
             Self::Malformed(error) => write!(f, "malformed: {error}"),
             Self::NoMemory => f.write_str("no memory node with a usable reg"),
+            Self::BadReservation => f.write_str("a /reserved-memory node has an unusable reg"),
             Self::TooManyReservations => f.write_str("more reservations than this kernel keeps"),
         }
     }
@@ -129,7 +136,7 @@ pub fn total_size(header: &[u8; HEADER_BYTES]) -> Result<usize, FdtError> {
 /// # Errors
 /// [`FdtError`]; `firmware` then holds what was read before.
 pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
-    let fdt = Fdt::new(blob).map_err(FdtError::Malformed)?;
+    let fdt = check(blob)?;
     read_chosen(fdt, firmware);
     firmware.uart = find_console(fdt);
     firmware.psci = find_psci(fdt);
@@ -145,8 +152,8 @@ fn read_chosen(fdt: Fdt<'_>, firmware: &mut Firmware) {
     let Some(chosen) = fdt.find_node("/chosen") else {
         return;
     };
-    if let Some(Ok(line)) = chosen.property("bootargs").map(|p| p.value_as::<&str>()) {
-        firmware.bootargs = CommandLine::new(line);
+    if let Some(line) = chosen.property("bootargs") {
+        firmware.bootargs = CommandLine::from_bytes(line.value());
     }
     let address = |name| chosen.property(name).and_then(|p| integer(p.value()));
     if let (Some(start), Some(end)) = (address("linux,initrd-start"), address("linux,initrd-end")) {
@@ -165,6 +172,21 @@ fn integer(value: &[u8]) -> Option<u64> {
     }
 }
 
+/// What the parent's `#address-cells` or `#size-cells` set apart for a number:
+/// with none of them there is no number.
+fn number(cells: Cells<'_>) -> Option<u64> {
+    match cells.as_ref().len() {
+        1 | 2 => cells.to_int().ok(),
+        _ => None,
+    }
+}
+
+/// Whether `node` may be used. Linux takes "ok" for the specification's "okay".
+fn is_available(node: &FdtNode<'_>) -> bool {
+    node.property("status")
+        .is_none_or(|status| matches!(status.value(), b"okay\0" | b"ok\0"))
+}
+
 /// All banks of all memory nodes: QEMU's NUMA puts one bank in each of several.
 fn read_memory(fdt: Fdt<'_>, firmware: &mut Firmware) {
     for node in fdt.root().children().filter(is_memory) {
@@ -173,8 +195,8 @@ fn read_memory(fdt: Fdt<'_>, firmware: &mut Firmware) {
             continue;
         };
         for bank in banks {
-            let range = match (bank.address::<u64>(), bank.size::<u64>()) {
-                (Ok(start), Ok(size)) => PhysRange::new(start, size),
+            let range = match (number(bank.address), number(bank.size)) {
+                (Some(start), Some(size)) => PhysRange::new(start, size),
                 _ => None,
             };
             if range.is_none_or(|range| firmware.memblock.memory.insert(range).is_err()) {
@@ -184,138 +206,45 @@ fn read_memory(fdt: Fdt<'_>, firmware: &mut Firmware) {
     }
 }
 
+/// As on Linux arm64, `device_type` makes it memory, not its name.
 fn is_memory(node: &FdtNode<'_>) -> bool {
-    let memory = |p: FdtProperty<'_>| p.value() == b"memory\0";
-    node.property("device_type").is_some_and(memory) && node.status() == Ok(Status::Okay)
+    node.property("device_type")
+        .is_some_and(|device_type| device_type.value() == b"memory\0")
+        && is_available(node)
 }
 
+/// A reservation that wraps is kept as far as it goes, and one that cannot be
+/// read is an error: using memory that firmware needs shows much later, if ever.
 fn read_reservations(fdt: Fdt<'_>, memblock: &mut Memblock) -> Result<(), FdtError> {
     for entry in fdt.memory_reservations() {
-        if let Some(range) = PhysRange::new(entry.address(), entry.size()) {
+        if let Some(range) = PhysRange::clipped(entry.address(), entry.size()) {
             memblock.reserved.insert(range)?;
         }
     }
-    let Some(node) = fdt.find_node("/reserved-memory") else {
-        return Ok(());
-    };
-    for child in node.children() {
+    let parents = fdt.root().children();
+    for child in parents
+        .filter(|node| node.name_without_address() == "reserved-memory")
+        .flat_map(|node| node.children())
+        .filter(is_available)
+    {
         // One without reg asks the kernel to choose a place: nobody uses it here.
-        let Ok(Some(regions)) = child.reg() else {
+        let Some(regions) = child.reg().map_err(|_| FdtError::BadReservation)? else {
             continue;
         };
-        let nomap = child.property("no-map").is_some();
+        let list = match child.property("no-map") {
+            Some(_) => &mut memblock.nomap,
+            None => &mut memblock.reserved,
+        };
         for region in regions {
-            let (Ok(start), Ok(size)) = (region.address::<u64>(), region.size::<u64>()) else {
-                continue;
+            let (Some(start), Some(size)) = (number(region.address), number(region.size)) else {
+                return Err(FdtError::BadReservation);
             };
-            let Some(range) = PhysRange::new(start, size) else {
-                continue;
-            };
-            let list = if nomap {
-                &mut memblock.nomap
-            } else {
-                &mut memblock.reserved
-            };
-            list.insert(range)?;
+            if let Some(range) = PhysRange::clipped(start, size) {
+                list.insert(range)?;
+            }
         }
     }
     Ok(())
-}
-
-fn find_psci(fdt: Fdt<'_>) -> Option<Conduit> {
-    let node = fdt.root().children().find(|node| {
-        // 0.1 has no SYSTEM_OFF.
-        node.is_compatible("arm,psci-0.2") || node.is_compatible("arm,psci-1.0")
-    })?;
-    match node.property("method")?.value() {
-        b"hvc\0" => Some(Conduit::Hvc),
-        b"smc\0" => Some(Conduit::Smc),
-        _ => None,
-    }
-}
-
-/// The PL011 that `/chosen/stdout-path` names, by path or alias; without one,
-/// the first in the tree.
-fn find_console(fdt: Fdt<'_>) -> Option<u64> {
-    let named = || {
-        let path = fdt
-            .find_node("/chosen")?
-            .property("stdout-path")?
-            .value_as::<&str>()
-            .ok()?;
-        let path = path.split(':').next()?;
-        let path = match path.starts_with('/') {
-            true => path,
-            false => fdt
-                .find_node("/aliases")?
-                .property(path)?
-                .value_as::<&str>()
-                .ok()?,
-        };
-        find_pl011(fdt.root(), &mut |at| at, Some(path), 0)
-    };
-    named().or_else(|| find_pl011(fdt.root(), &mut |at| at, None, 0))
-}
-
-/// Depth-first search below `node` for an enabled PL011, at `path` if one is
-/// given. `to_cpu` translates an address on `node`'s bus to what the CPU sees.
-fn find_pl011(
-    node: FdtNode<'_>,
-    to_cpu: &mut dyn FnMut(u64) -> u64,
-    path: Option<&str>,
-    depth: usize,
-) -> Option<u64> {
-    if depth == MAX_DEPTH {
-        return None;
-    }
-    let (wanted, rest) = match path.map(|path| path.trim_start_matches('/')) {
-        Some(path) => path
-            .split_once('/')
-            .map_or((Some(path), None), |(head, rest)| (Some(head), Some(rest))),
-        None => (None, None),
-    };
-    let matches = |child: &FdtNode<'_>| match wanted {
-        Some(name) if name.contains('@') => child.name() == name,
-        Some(name) => child.name_without_address() == name,
-        None => true,
-    };
-    for child in node.children().filter(matches) {
-        let here = rest.is_none() && child.is_compatible("arm,pl011");
-        if here && child.status() == Ok(Status::Okay) {
-            if let Ok(Some(mut reg)) = child.reg() {
-                if let Some(address) = reg.next().and_then(|reg| reg.address::<u64>().ok()) {
-                    return Some(to_cpu(address));
-                }
-            }
-        }
-        if path.is_some() && rest.is_none() {
-            continue;
-        }
-        let mut child_to_cpu = |at| to_cpu(to_parent_bus(&child, at));
-        if let found @ Some(_) = find_pl011(child, &mut child_to_cpu, rest, depth + 1) {
-            return found;
-        }
-    }
-    None
-}
-
-/// Translates an address on `bus` by its `ranges`; none or empty is one to one.
-fn to_parent_bus(bus: &FdtNode<'_>, address: u64) -> u64 {
-    let Ok(Some(ranges)) = bus.ranges() else {
-        return address;
-    };
-    for range in ranges {
-        let child = range.child_bus_address.to_int::<u64>();
-        let parent = range.parent_bus_address.to_int::<u64>();
-        let length = range.length.to_int::<u64>();
-        if let (Ok(child), Ok(parent), Ok(length)) = (child, parent, length) {
-            match address.checked_sub(child) {
-                Some(offset) if offset < length => return parent.wrapping_add(offset),
-                _ => {}
-            }
-        }
-    }
-    address
 }
 
 /// Overwrites `/chosen/kaslr-seed` and `/chosen/rng-seed` with zeros: whoever
@@ -323,33 +252,29 @@ fn to_parent_bus(bus: &FdtNode<'_>, address: u64) -> u64 {
 /// many there were.
 ///
 /// # Errors
-/// [`FdtError::Malformed`]; the blob is then as it was.
+/// What [`read`] says of a broken structure; the blob is then as it was.
 pub fn wipe_seeds(blob: &mut [u8]) -> Result<usize, FdtError> {
+    check(blob)?;
     let mut wiped = 0;
-    for name in ["kaslr-seed", "rng-seed"] {
-        let Some(value) = seed(blob, name)? else {
-            continue;
-        };
-        blob[value].fill(0);
-        wiped += 1;
+    let mut in_chosen = false;
+    let mut tokens = Tokens::new(blob)?;
+    while let Some(token) = tokens.next(blob)? {
+        match token {
+            Token::BeginNode(name) if tokens.depth == 2 => in_chosen = is_chosen(&blob[name]),
+            Token::Property { name, value } if in_chosen && tokens.depth == 2 => {
+                if matches!(&blob[name], b"kaslr-seed" | b"rng-seed") {
+                    blob[value].fill(0);
+                    wiped += 1;
+                }
+            }
+            _ => {}
+        }
     }
     Ok(wiped)
 }
 
-/// Where in the blob the seed `name` lies.
-fn seed(blob: &[u8], name: &str) -> Result<Option<core::ops::Range<usize>>, FdtError> {
-    let fdt = Fdt::new(blob).map_err(FdtError::Malformed)?;
-    let Some(chosen) = fdt.find_node("/chosen") else {
-        return Ok(None);
-    };
-    let value = chosen
-        .properties()
-        .find(|p| p.name() == name)
-        .map(|p| p.value().as_ptr_range());
-    Ok(value.map(|value| {
-        let base = blob.as_ptr().addr();
-        value.start.addr() - base..value.end.addr() - base
-    }))
+fn is_chosen(name: &[u8]) -> bool {
+    name.split(|&byte| byte == b'@').next() == Some(b"chosen")
 }
 
 #[cfg(test)]

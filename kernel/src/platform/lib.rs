@@ -11,3 +11,8 @@ pub mod cmdline;
 pub mod fdt;
 pub mod memblock;
 pub mod range;
+
+#[cfg(test)]
+extern crate std;
+#[cfg(test)]
+mod xorshift;

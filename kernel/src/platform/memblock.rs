@@ -38,7 +38,10 @@ impl Memblock {
 
     /// Takes `size_bytes` of free memory at a multiple of `align_bytes` (a power
     /// of two), the highest that lies wholly in `within`, so that low memory
-    /// stays for those who need it.
+    /// stays for those who need it. Only whole multiples of `align_bytes` are
+    /// looked at: with a page or more, all of it is what [`mappable`] maps.
+    ///
+    /// [`mappable`]: Self::mappable
     ///
     /// # Errors
     /// [`AllocError`], and nothing is taken.
@@ -101,8 +104,8 @@ impl core::fmt::Display for AllocError {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
+    use crate::xorshift::Xorshift;
     use std::vec::Vec;
 
     const EVERYWHERE: PhysRange = PhysRange {
@@ -164,5 +167,134 @@ mod tests {
         );
         assert_eq!(memblock.free_bytes(), free);
         assert_eq!(free, 0x1_0000 + 0x1_0000 - 0x1000 - 0x1800);
+    }
+
+    /// Memory at random, on a grid of 0x800 so that banks end in mid-page.
+    fn random_memblock(random: &mut Xorshift) -> Memblock {
+        let mut memblock = Memblock::new();
+        let Memblock {
+            memory,
+            reserved,
+            nomap,
+        } = &mut memblock;
+        for (list, most, longest) in [(memory, 6, 64), (reserved, 10, 8), (nomap, 4, 8)] {
+            for _ in 0..random.below(most) {
+                let start = random.below(256) * 0x800;
+                let size = random.below(longest) * 0x800;
+                list.insert(range(start, start + size)).unwrap();
+            }
+        }
+        memblock
+    }
+
+    fn overlaps(list: &RangeList<MAX_RANGES>, range: PhysRange) -> bool {
+        list.as_slice()
+            .iter()
+            .any(|r| r.start < range.end && range.start < r.end)
+    }
+
+    /// Where `size` bytes could go, the highest first: tried one by one.
+    fn highest_place(memblock: &Memblock, size: u64, align: u64, within: PhysRange) -> Option<u64> {
+        (0..320).rev().map(|i| i * 0x800).find(|&start| {
+            let range = range(start, start + size);
+            let units = range.align_outward(align);
+            start % align == 0
+                && within.contains(range)
+                && memblock
+                    .memory
+                    .as_slice()
+                    .iter()
+                    .any(|bank| bank.contains(units))
+                && !overlaps(&memblock.nomap, units)
+                && !overlaps(&memblock.reserved, range)
+        })
+    }
+
+    #[test]
+    fn allocate_takes_what_is_free_and_nothing_else() {
+        let mut random = Xorshift::new(0x5eed_0003);
+        let (mut taken, mut refused) = (0, 0);
+        for _ in 0..1000 {
+            let mut memblock = random_memblock(&mut random);
+            for _ in 0..10 {
+                let size = (1 + random.below(16)) * 0x800;
+                let align = random.pick(&[0x800, 0x1000, 0x4000]);
+                let start = random.below(256) * 0x800;
+                let window = range(start, start + random.below(256) * 0x800);
+                let within = random.pick(&[EVERYWHERE, EVERYWHERE, window]);
+                let before = memblock;
+                let highest = highest_place(&before, size, align, within);
+                let Ok(got) = memblock.allocate(size, align, within) else {
+                    assert_eq!(highest, None, "{before:?} {size:#x} {align:#x} {within}");
+                    assert_eq!(memblock.reserved.as_slice(), before.reserved.as_slice());
+                    refused += 1;
+                    continue;
+                };
+                assert_eq!(Some(got.start), highest, "{before:?} {size:#x} {align:#x}");
+                assert_eq!(got.size_bytes(), size);
+                assert!(memblock.reserved.as_slice().iter().any(|r| r.contains(got)));
+                assert!(before.mappable(align).any(|part| part.contains(got)));
+                assert_eq!(before.free_bytes() - memblock.free_bytes(), size);
+                taken += 1;
+            }
+        }
+        assert!(taken > 1000 && refused > 1000, "{taken} {refused}");
+    }
+
+    #[test]
+    fn allocate_never_gives_out_what_it_cannot_note() {
+        let mut memblock = Memblock::new();
+        memblock.memory.insert(range(0, 0x100_0000)).unwrap();
+        for i in 0..MAX_RANGES as u64 {
+            memblock
+                .reserved
+                .insert(range(i * 0x2000, i * 0x2000 + 0x1000))
+                .unwrap();
+        }
+        let before = memblock;
+        let within = range(0x10_0000, 0x100_0000);
+        assert_eq!(
+            memblock.allocate(0x1000, 0x1000, within),
+            Err(AllocError::ListFull(ListFull))
+        );
+        assert_eq!(memblock.reserved.as_slice(), before.reserved.as_slice());
+        // Next to a range that is there, it can.
+        assert!(
+            memblock
+                .allocate(0x1000, 0x1000, range(0, 0x8_0000))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn sizes_and_alignments_that_make_no_sense_are_refused() {
+        let mut memblock = sample();
+        for (size, align) in [
+            (0, 0x1000),
+            (u64::MAX, 0x1000),
+            (0x1000, 0),
+            (0x1000, 1 << 63),
+        ] {
+            let refused = Err(AllocError::OutOfMemory { size_bytes: size });
+            assert_eq!(memblock.allocate(size, align, EVERYWHERE), refused);
+        }
+        let backwards = range(0x9_0000, 0x1_0000);
+        assert!(memblock.allocate(0x1000, 0x1000, backwards).is_err());
+        assert_eq!(memblock.reserved.as_slice(), sample().reserved.as_slice());
+    }
+
+    #[test]
+    fn memory_up_to_the_top_does_not_wrap() {
+        let mut memblock = Memblock::new();
+        memblock
+            .memory
+            .insert(range(u64::MAX - 0x2800, u64::MAX))
+            .unwrap();
+        let top = u64::MAX - 0xfff;
+        let parts: Vec<_> = memblock.mappable(0x1000).collect();
+        assert_eq!(parts, [range(top - 0x1000, top)]);
+        let got = memblock.allocate(0x1000, 0x1000, EVERYWHERE).unwrap();
+        assert_eq!(got, range(top - 0x1000, top));
+        assert!(memblock.allocate(0x1000, 0x1000, EVERYWHERE).is_err());
     }
 }

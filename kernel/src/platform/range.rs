@@ -20,6 +20,17 @@ impl PhysRange {
         }
     }
 
+    /// The range of `size_bytes` at `start`, cut off where it would wrap; `None`
+    /// if it is empty.
+    pub const fn clipped(start: u64, size_bytes: u64) -> Option<Self> {
+        let end = start.saturating_add(size_bytes);
+        if start < end {
+            Some(Self { start, end })
+        } else {
+            None
+        }
+    }
+
     /// Its length in bytes.
     pub const fn size_bytes(self) -> u64 {
         self.end - self.start
@@ -44,7 +55,8 @@ impl PhysRange {
         (start < end).then_some(Self { start, end })
     }
 
-    /// Grown to multiples of `align_bytes` (a power of two).
+    /// Grown to multiples of `align_bytes` (a power of two); at the top of the
+    /// address space to the last one there is.
     pub fn align_outward(self, align_bytes: u64) -> Self {
         let mask = align_bytes - 1;
         Self {
@@ -112,11 +124,14 @@ impl<const N: usize> RangeList<N> {
         self.ranges.get(..self.len).unwrap_or(&[])
     }
 
-    /// Adds `range`, merged with all it overlaps or touches.
+    /// Adds `range`, merged with all it overlaps or touches; nothing if it is empty.
     ///
     /// # Errors
     /// [`ListFull`], and the list is as it was.
     pub fn insert(&mut self, range: PhysRange) -> Result<(), ListFull> {
+        if range.start >= range.end {
+            return Ok(());
+        }
         let ranges = self.as_slice();
         let first = ranges
             .iter()
@@ -172,8 +187,8 @@ impl<const N: usize> RangeList<N> {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
+    use crate::xorshift::Xorshift;
     use std::vec;
     use std::vec::Vec;
 
@@ -205,6 +220,19 @@ mod tests {
         assert_eq!(range(1, 0xfff).align_inward(0x1000), None);
         assert_eq!(range(1, 0x2fff).align_outward(0x1000), range(0, 0x3000));
         assert_eq!(range(u64::MAX - 1, u64::MAX).align_inward(0x1000), None);
+        let top = u64::MAX - 0xfff;
+        assert_eq!(
+            range(top - 1, u64::MAX).align_outward(0x1000),
+            range(top - 0x1000, top)
+        );
+    }
+
+    #[test]
+    fn clipped_ranges_end_where_addresses_do() {
+        assert_eq!(PhysRange::clipped(5, 0), None);
+        assert_eq!(PhysRange::clipped(5, 2), Some(range(5, 7)));
+        assert_eq!(PhysRange::clipped(7, u64::MAX), Some(range(7, u64::MAX)));
+        assert_eq!(PhysRange::clipped(u64::MAX, 1), None);
     }
 
     #[test]
@@ -244,5 +272,43 @@ mod tests {
         assert_eq!(gaps(&[(1, 4), (8, 20)], 3, 9), vec![range(4, 8)]);
         assert_eq!(gaps(&[(1, 20)], 3, 9), vec![]);
         assert_eq!(gaps(&[(1, 2), (30, 40)], 3, 9), vec![range(3, 9)]);
+    }
+
+    /// Against a list of addresses that are in or not.
+    #[test]
+    fn lists_agree_with_a_map_of_every_address() {
+        let mut random = Xorshift::new(0x5eed_0004);
+        for _ in 0..2000 {
+            let mut list = RangeList::<6>::new();
+            let mut map = [false; 48];
+            for _ in 0..12 {
+                let start = random.below(40);
+                let end = start + random.below(8);
+                let before = list;
+                if list.insert(range(start, end)).is_ok() {
+                    map[start as usize..end as usize].fill(true);
+                } else {
+                    assert_eq!(before.as_slice().len(), 6);
+                    assert_eq!(list.as_slice(), before.as_slice());
+                }
+                let ranges = list.as_slice();
+                assert!(ranges.iter().all(|r| r.start < r.end));
+                assert!(ranges.is_sorted_by(|a, b| a.end < b.start));
+                let inside = |at: u64| ranges.iter().any(|r| r.start <= at && at < r.end);
+                assert!((0..48).all(|at| inside(at) == map[at as usize]));
+                assert_eq!(
+                    list.size_bytes(),
+                    map.iter().filter(|&&is| is).count() as u64
+                );
+                let part = range(random.below(24), 24 + random.below(24));
+                let gaps: Vec<_> = list.gaps_in(part).collect();
+                assert!(gaps.is_sorted_by(|a, b| a.end < b.start));
+                let in_gap = |at: u64| gaps.iter().any(|r| r.start <= at && at < r.end);
+                assert!((0..48).all(|at| {
+                    let asked = part.start <= at && at < part.end;
+                    in_gap(at) == (asked && !map[at as usize])
+                }));
+            }
+        }
     }
 }

@@ -1,0 +1,122 @@
+//! Command line, initial RAM disk, and seeds.
+
+use std::string::String;
+
+use super::blob::Blob;
+use super::*;
+
+fn bootargs(value: &[u8]) -> CommandLine {
+    good(Blob::with_memory().chosen(|n| n.property("bootargs", value))).bootargs
+}
+
+#[test]
+fn bootargs_are_a_c_string_whatever_is_in_them() {
+    for (value, text) in [
+        (&b"loglevel=8 ptdump\0"[..], "loglevel=8 ptdump"),
+        (b"no NUL", "no NUL"),
+        (b"one\0two\0", "one"),
+        (b"\0", ""),
+        (b"", ""),
+        (
+            b"linear=page caf\xe9 \xff\xfe ptdump\0",
+            "linear=page caf? ?? ptdump",
+        ),
+        ("naïve=é\0".as_bytes(), "naïve=é"),
+        (
+            b"esc=\x1b[31m bell\x07 del\x7f tab\tline\n\0",
+            "esc=?[31m bell? del? tab\tline",
+        ),
+    ] {
+        assert_eq!(bootargs(value).as_str(), text);
+        assert!(!bootargs(value).is_cut());
+    }
+    assert_eq!(good(Blob::with_memory()).bootargs.as_str(), "");
+}
+
+#[test]
+fn bootargs_that_are_too_long_end_with_a_whole_word() {
+    let line = |last: &str| {
+        let mut line = String::from("a ").repeat(1023);
+        line.push_str(last);
+        line
+    };
+    let fits = bootargs(line("é").as_bytes());
+    assert_eq!(fits.as_str(), line("é"));
+    assert!(!fits.is_cut());
+    for last in ["éx", "xé", "exit=halt", "xx xx"] {
+        let cut = bootargs(line(last).as_bytes());
+        let whole = if last == "xx xx" { "xx" } else { "" };
+        assert_eq!(cut.as_str().trim_end(), line(whole).trim_end(), "{last}");
+        assert!(cut.is_cut());
+    }
+    // A line that only ends in blanks loses nothing.
+    assert!(!bootargs(line("xx  \n").as_bytes()).is_cut());
+    let one_word = bootargs(&[b'x'; 5000]);
+    assert_eq!((one_word.as_str(), one_word.is_cut()), ("", true));
+}
+
+#[test]
+fn initrd() {
+    let of = |start: &[u32], end: &[u32]| {
+        good(Blob::with_memory().chosen(|n| {
+            n.cells("linux,initrd-start", start)
+                .cells("linux,initrd-end", end)
+        }))
+        .initrd
+    };
+    let at = |start, end| Some(PhysRange { start, end });
+    assert_eq!(
+        of(&[0x4800_0000], &[0x4800_1234]),
+        at(0x4800_0000, 0x4800_1234)
+    );
+    assert_eq!(of(&[1, 0], &[1, 0x10]), at(0x1_0000_0000, 0x1_0000_0010));
+    assert_eq!(
+        of(&[0x4800_0000], &[0, 0x4900_0000]),
+        at(0x4800_0000, 0x4900_0000)
+    );
+    for (start, end) in [
+        (&[0x10][..], &[0x10][..]),
+        (&[0x10], &[0xf]),
+        (&[], &[0x10]),
+        (&[0, 0, 0x10], &[0, 0, 0x20]),
+    ] {
+        assert_eq!(of(start, end), None, "{start:?} {end:?}");
+    }
+    let no_end = Blob::with_memory().chosen(|n| n.cells("linux,initrd-start", &[0x10]));
+    assert_eq!(good(no_end).initrd, None);
+}
+
+#[test]
+fn seeds_are_wiped_and_nothing_else() {
+    let seeds = |n: Blob, byte: u8| {
+        n.property("kaslr-seed", &[byte; 8])
+            .text("bootargs", "ptdump")
+            .property("rng-seed", &[byte; 31])
+            // Twice the same name: whoever gets this one must not learn it either.
+            .property("rng-seed", &[byte; 3])
+    };
+    let tree = |byte: u8| {
+        Blob::with_memory()
+            .chosen(|n| seeds(n, byte).node("sub", |n| n.property("rng-seed", &[7; 4])))
+            .node("other", |n| seeds(n, 7))
+            .finish()
+    };
+    let mut blob = tree(0xa5);
+    assert_eq!(wipe_seeds(&mut blob), Ok(3));
+    assert_eq!(blob, tree(0));
+    assert_eq!(wipe_seeds(&mut Blob::with_memory().finish()), Ok(0));
+
+    let mut virt = VIRT.to_vec();
+    assert_eq!(wipe_seeds(&mut virt), Ok(2));
+    assert_ne!(virt, VIRT);
+    assert!(read_blob(&virt).is_ok());
+
+    let mut broken = tree(0xa5);
+    broken[8] = 0xff;
+    let before = broken.clone();
+    assert!(matches!(
+        wipe_seeds(&mut broken),
+        Err(FdtError::Malformed(_))
+    ));
+    assert_eq!(broken, before);
+}
