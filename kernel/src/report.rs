@@ -11,7 +11,7 @@ use platform::range::PhysRange;
 use crate::arch::exception::{ExceptionFrame, Syndrome, class, exception_class, vector_name};
 use crate::boot::info::boot_info;
 use crate::console::raw_println;
-use crate::mm::layout::PAGE_OFFSET;
+use crate::mm::layout::{PAGE_OFFSET, PAGE_SIZE};
 use crate::mm::{self, image};
 use crate::stage::{self, Stage};
 
@@ -59,12 +59,14 @@ fn access(frame: &ExceptionFrame) {
         return;
     }
     let far = frame.far;
-    if let Some(stack) = overflowed_stack(far) {
-        raw_println!("Kernel stack overflow: {far:#018x} is in the guard below the {stack}");
-    } else if far < 0x1000 {
-        raw_println!("Unable to handle kernel NULL pointer dereference at {far:#018x}");
-    } else {
-        raw_println!("Unable to handle kernel access at {far:#018x}");
+    match overflowed_stack(far) {
+        Some(stack) => {
+            raw_println!("Kernel stack overflow: {far:#018x} is in the guard below the {stack}")
+        }
+        None => raw_println!(
+            "Unable to handle kernel {} at virtual address {far:#018x}",
+            attempt(frame)
+        ),
     }
     if stage::current() >= Stage::High && far >= PAGE_OFFSET {
         let tables = mm::kernel_tables(boot_info());
@@ -75,6 +77,19 @@ fn access(frame: &ExceptionFrame) {
         for (level, descriptor) in tables.walk(VirtAddr::new(far)).descriptors() {
             raw_println!("  [{far:016x}] level {level}: {descriptor}");
         }
+    }
+}
+
+/// What was attempted, in Linux's words.
+fn attempt(frame: &ExceptionFrame) -> &'static str {
+    let permission_fault = frame.esr & 0x3c == 0x0c;
+    let write = frame.esr >> 6 & 1 == 1;
+    match exception_class(frame.esr) {
+        class::INSTRUCTION_ABORT if permission_fault => "execute from non-executable memory",
+        class::DATA_ABORT if permission_fault && write => "write to read-only memory",
+        class::DATA_ABORT if permission_fault => "read from unreadable memory",
+        _ if frame.far < PAGE_SIZE => "NULL pointer dereference",
+        _ => "paging request",
     }
 }
 
