@@ -296,6 +296,20 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_type_changes_live_only_between_normal_and_tagged() {
+        let leaf = |memory: MemType| {
+            Descriptor::from_bits(crate::Prot::ReadWrite(memory).bits() | TABLE_OR_PAGE)
+        };
+        let tag_only = |memory| matches!(memory, MemType::Normal | MemType::NormalTagged);
+        for from in MemType::ALL {
+            for to in MemType::ALL {
+                let safe = from == to || tag_only(from) && tag_only(to);
+                assert_eq!(leaf(from).may_become(leaf(to)), safe, "{from:?} to {to:?}");
+            }
+        }
+    }
+
+    #[test]
     fn an_invalid_entry_may_become_anything_and_the_same_is_no_change() {
         let page = Descriptor::from_bits(0x0060_0000_4020_0703 | CONTIGUOUS);
         assert!(page.may_become(page));

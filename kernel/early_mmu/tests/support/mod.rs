@@ -5,6 +5,7 @@
 
 pub mod arm_walk;
 pub mod model;
+pub mod run;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashSet;
@@ -157,8 +158,11 @@ impl<G: TestGeometry> Memory<G> {
         for _ in G::START_LEVEL..3 {
             let mut next = vec![];
             for table in level_tables {
-                for index in 0..1 << G::INDEX_BITS {
-                    let entry = self.read(table + 8 * index).unwrap_or(0);
+                let Some(table) = self.slot(PhysAddr::new(table)).and_then(OnceCell::get) else {
+                    continue;
+                };
+                for entry in (**table).as_ref() {
+                    let entry = entry.load(Relaxed);
                     if entry & 3 == 3 && found.insert(entry & 0xffff_ffff_f000) {
                         next.push(entry & 0xffff_ffff_f000);
                     }

@@ -1,0 +1,295 @@
+//! One set of tables next to its model: each step is predicted, executed and compared.
+
+use early_mmu::{Flags, Flush, Geometry, MapError, PageTable, Prot, Region, VaRange};
+
+use super::arm_walk::{Fault, Regime};
+use super::model::{Done, Frames, Model, Page, Refusal, Request, Shape, refusal};
+use super::{Memory, Pool, Tables, TestGeometry, mapping, pa, va};
+
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    Map {
+        at: Request,
+        ppn: u64,
+        prot: Prot,
+        blocks: bool,
+        global: bool,
+        frames: Frames,
+    },
+    Protect {
+        at: Request,
+        prot: Prot,
+    },
+    Tables {
+        at: Request,
+        frames: Frames,
+    },
+}
+
+pub struct Run<'m, G: TestGeometry> {
+    memory: &'m Memory<G>,
+    tables: Tables<'m, G>,
+    model: Model,
+    regime: Regime,
+    base: u64,
+    used: usize,
+}
+
+impl<'m, G: TestGeometry> Run<'m, G> {
+    pub fn new(memory: &'m Memory<G>, range: VaRange, pages: u64) -> Self {
+        let shape = shape::<G>();
+        let regime = Regime {
+            ttbr: memory.root().as_u64(),
+            upper: range == VaRange::Upper,
+            iasize: G::VA_BITS,
+            granulebits: G::GRANULE_SHIFT,
+            stride: G::INDEX_BITS,
+            first_block_level: G::FIRST_BLOCK_LEVEL.into(),
+        };
+        let base = if range == VaRange::Upper {
+            u64::MAX << G::VA_BITS
+        } else {
+            0
+        };
+        let tables = PageTable::new(memory.root(), range, memory);
+        Self {
+            memory,
+            tables,
+            model: Model::new(shape, pages),
+            regime,
+            base,
+            used: 0,
+        }
+    }
+
+    pub fn step(&mut self, op: Op) {
+        let before = self.memory.snapshot();
+        let expected = self.predict(op);
+        if let Op::Map {
+            at,
+            ppn,
+            prot,
+            blocks,
+            global,
+            ..
+        } = op
+        {
+            let needed = self
+                .tables
+                .tables_needed(self.mapping(at, ppn, prot), flags(blocks, global));
+            match expected {
+                Ok(done) => assert_eq!(needed, Ok(done.tables)),
+                Err(Refusal::OutOfFrames { needed: n }) => assert_eq!(needed, Ok(n)),
+                Err(Refusal::Missing { .. }) => {}
+                Err(other) => assert_eq!(
+                    needed.map_err(|e| refusal(e, self.base, G::GRANULE_BYTES)),
+                    Err(other)
+                ),
+            }
+        }
+        let outcome = self.execute(op);
+        let after = self.memory.snapshot();
+        match outcome {
+            Ok(flush) => {
+                assert_eq!(expected.map(|done| self.flush(done)), Ok(seen(flush)));
+                assert_eq!(flush.is_nothing(), before == after);
+            }
+            Err(error) => {
+                assert_eq!(Err(refusal(error, self.base, G::GRANULE_BYTES)), expected);
+                assert!(before == after, "{error}: tables changed");
+            }
+        }
+        self.memory.check();
+        assert_eq!(self.memory.table_count(), 1 + self.model.tables.len());
+    }
+
+    fn mapping(&self, at: Request, ppn: u64, prot: Prot) -> early_mmu::Mapping {
+        let bytes = G::GRANULE_BYTES;
+        mapping(
+            self.base + at.first * bytes,
+            ppn * bytes,
+            at.count * bytes,
+            prot,
+        )
+    }
+
+    fn predict(&mut self, op: Op) -> Result<Done, Refusal> {
+        match op {
+            Op::Map {
+                at,
+                ppn,
+                prot,
+                blocks,
+                global,
+                frames,
+            } => self.model.map(at, ppn, prot, (blocks, global), frames),
+            Op::Protect { at, prot } => self.model.protect(at, prot),
+            Op::Tables { at, frames } => self.model.create_tables(at, unlimited(frames)),
+        }
+    }
+
+    fn execute(&mut self, op: Op) -> Result<Flush, MapError> {
+        let bytes = G::GRANULE_BYTES;
+        match op {
+            Op::Map {
+                at,
+                ppn,
+                prot,
+                blocks,
+                global,
+                frames,
+            } => {
+                let (mapping, flags) = (self.mapping(at, ppn, prot), flags(blocks, global));
+                match frames {
+                    Frames::Never => self.tables.create_mapping_noalloc(mapping, flags),
+                    _ => self.with_pool(frames, |t, pool| t.create_mapping(mapping, flags, pool)),
+                }
+            }
+            Op::Protect { at, prot } => self.tables.update_mapping_prot(
+                va(self.base + at.first * bytes),
+                at.count * bytes,
+                prot,
+            ),
+            Op::Tables { at, frames } => {
+                let start = va(self.base + at.first * bytes);
+                self.with_pool(unlimited(frames), |t, pool| {
+                    t.create_tables(start, at.count * bytes, pool)
+                })
+            }
+        }
+    }
+
+    fn with_pool<T>(
+        &mut self,
+        frames: Frames,
+        call: impl FnOnce(&mut Tables<'m, G>, &mut Pool<G>) -> T,
+    ) -> T {
+        let Frames::UpTo(limit) = frames else {
+            panic!("no frames")
+        };
+        let count = limit.min(self.memory.free(1 + self.used));
+        let mut pool = Pool::new(1 + self.used, count);
+        let result = call(&mut self.tables, &mut pool);
+        self.used += count - pool.len();
+        result
+    }
+
+    fn flush(&self, done: Done) -> (bool, Option<(u64, u64, u64)>) {
+        let bytes = G::GRANULE_BYTES;
+        let changed = done.changed.map(|(first, last, pages)| {
+            (
+                self.base + first * bytes,
+                self.base + last * bytes + (bytes - 1),
+                pages * bytes,
+            )
+        });
+        (done.new_entries, changed)
+    }
+
+    /// Compares one page as the model, the independent walker and the crate see it.
+    pub fn compare(&self, page: u64) {
+        let bytes = G::GRANULE_BYTES;
+        let address = self.base + page * bytes + 0x123;
+        let walked = self.regime.translate(address, |pa| self.memory.read(pa));
+        let walk = self.tables.walk(va(address));
+        let Some(Page {
+            ppn,
+            prot,
+            global,
+            level,
+        }) = self.model.pages[page as usize]
+        else {
+            assert!(
+                matches!(walked, Err(Fault::Translation(_))),
+                "{address:#x}: {walked:?}"
+            );
+            assert_eq!(self.tables.translate(va(address)), None);
+            assert_eq!(walk.leaf(), None);
+            return;
+        };
+        let walked = walked.unwrap_or_else(|fault| panic!("{address:#x}: {fault:?}"));
+        let expected = ppn * bytes + 0x123;
+        assert_eq!(walked.pa, expected, "{address:#x}");
+        assert_eq!(walked.level, level, "{address:#x}");
+        assert_eq!(walked.el1_write, matches!(prot, Prot::ReadWrite(_)));
+        assert_eq!(walked.el1_execute, matches!(prot, Prot::ReadExecute));
+        assert!(!walked.el0_access && !walked.el0_execute && !walked.contiguous);
+        assert_eq!(walked.attr_indx, prot.mem_type() as u64);
+        assert_eq!((walked.shareability, walked.global), (3, global));
+        assert_eq!(self.tables.translate(va(address)), Some(pa(expected)));
+        assert_eq!(walk.pa(), Some(pa(expected)));
+        let leaf = walk.leaf().expect("mapped");
+        assert_eq!(
+            (i32::from(leaf.level), Prot::of(leaf.effective)),
+            (level, Some(prot))
+        );
+    }
+
+    /// The regions add up to the model, and none continues another.
+    pub fn compare_regions(&self) {
+        let bytes = G::GRANULE_BYTES;
+        let mut mapped = 0;
+        let mut before: Option<Region> = None;
+        for region in self.tables.regions() {
+            mapped += region.size_bytes / bytes;
+            for address in [region.va, region.last()] {
+                let page = (address.as_u64() - self.base) / bytes;
+                let expected = self.model.pages[page as usize].expect("mapped");
+                assert_eq!(Prot::of(region.attributes), Some(expected.prot));
+                assert_eq!(i32::from(region.level), expected.level);
+                let offset = address.as_u64() - region.va.as_u64();
+                assert_eq!((region.pa.as_u64() + offset) / bytes, expected.ppn);
+            }
+            if let Some(before) = before {
+                assert!(before.last() < region.va);
+                let follows = before.last().as_u64() + 1 == region.va.as_u64()
+                    && before.pa.as_u64() + before.size_bytes == region.pa.as_u64();
+                let alike = (before.attributes, before.level) == (region.attributes, region.level);
+                assert!(!(follows && alike), "{before} and {region} are one");
+            }
+            before = Some(region);
+        }
+        assert_eq!(mapped, self.model.pages.iter().flatten().count() as u64);
+    }
+}
+
+/// `create_tables` has no form that cannot allocate.
+fn unlimited(frames: Frames) -> Frames {
+    if frames == Frames::Never {
+        Frames::UpTo(usize::MAX)
+    } else {
+        frames
+    }
+}
+
+fn seen(flush: Flush) -> (bool, Option<(u64, u64, u64)>) {
+    let stale = flush.stale().map(|stale| {
+        assert!(stale.last_level_only);
+        (
+            stale.first.as_u64(),
+            stale.last.as_u64(),
+            stale.stride_bytes,
+        )
+    });
+    (flush.has_new_entries(), stale)
+}
+
+fn flags(blocks: bool, global: bool) -> Flags {
+    let mut flags = Flags::NONE;
+    if !blocks {
+        flags |= Flags::NO_BLOCK;
+    }
+    if !global {
+        flags |= Flags::NON_GLOBAL;
+    }
+    flags
+}
+
+pub fn shape<G: Geometry>() -> Shape {
+    Shape {
+        granule: G::GRANULE_BYTES,
+        entries: 1 << G::INDEX_BITS,
+        start_level: G::START_LEVEL.into(),
+        first_block_level: G::FIRST_BLOCK_LEVEL.into(),
+    }
+}
