@@ -141,13 +141,8 @@ pub struct GuestArgs {
     /// The accelerator: tcg, kvm or hvf
     #[arg(long, default_value = "tcg")]
     pub accel: String,
-    /// The QEMU to start
-    #[arg(
-        long,
-        value_name = "BIN",
-        env = "QEMU",
-        default_value = "qemu-system-aarch64"
-    )]
+    /// The QEMU to start; the variable QEMU may name another default
+    #[arg(long, value_name = "BIN", default_value_os_t = default_qemu())]
     pub qemu: PathBuf,
     /// One more argument for QEMU, after all others; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
@@ -192,12 +187,7 @@ pub struct MatrixArgs {
     #[arg(long)]
     pub markdown: bool,
     /// A QEMU to boot on; repeated, every cell boots on each
-    #[arg(
-        long,
-        value_name = "BIN",
-        env = "QEMU",
-        default_value = "qemu-system-aarch64"
-    )]
+    #[arg(long, value_name = "BIN", default_values_os_t = [default_qemu()])]
     pub qemu: Vec<PathBuf>,
 }
 
@@ -222,6 +212,13 @@ pub struct ImageArgs {
     /// The raw Image to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+}
+
+/// An empty variable is none: `make` passes it on like that.
+fn default_qemu() -> PathBuf {
+    std::env::var_os("QEMU")
+        .filter(|qemu| !qemu.is_empty())
+        .map_or_else(|| "qemu-system-aarch64".into(), PathBuf::from)
 }
 
 fn address(text: &str) -> Result<u64, String> {

@@ -231,6 +231,80 @@ impl std::fmt::Display for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Form;
+
+    /// A plan in which everything is said.
+    fn full() -> Plan {
+        Plan {
+            qemu: "qemu".into(),
+            machine: "virt,gic-version=3".into(),
+            cpu: Some("max".into()),
+            mem: Some(Size(100 << 20)),
+            smp: 4,
+            numa: vec![Size(33 << 20), Size(67 << 20)],
+            accel: "tcg".into(),
+            entry: Entry::Kernel,
+            dtb: Some("a.dtb".into()),
+            initrd: Some("rd".into()),
+            firmware: Some("bios".into()),
+            append: Some("it's quiet".into()),
+            icount: true,
+            qemu_args: vec!["-d".into(), "int".into()],
+            path: "an Image,1".into(),
+            image: Image {
+                form: Form::Raw,
+                is_ours: false,
+                extent: None,
+            },
+            timeout: Duration::from_secs(1),
+            rule: Rule::LastLine,
+            pass_regex: None,
+            fail_regex: None,
+        }
+    }
+
+    #[test]
+    fn the_command_says_everything_and_survives_a_shell() {
+        assert_eq!(
+            full().shell_command(),
+            "qemu -no-user-config -nodefaults -display none -machine 'virt,gic-version=3' -cpu max \
+             -accel tcg -m 100M -smp 4 -object 'memory-backend-ram,id=ram0,size=33M' -numa \
+             'node,memdev=ram0' -object 'memory-backend-ram,id=ram1,size=67M' -numa \
+             'node,memdev=ram1' -icount 'shift=0,sleep=off' -rtc 'base=2024-01-01,clock=vm' \
+             -seed 1 -serial stdio -no-reboot -dtb a.dtb -initrd rd -bios bios -kernel \
+             'an Image,1' -append \"it's quiet\" -d int"
+        );
+        let tester = full().arguments(Wiring::Tester);
+        assert!(tester.contains(&"-S".into()) && tester.ends_with(&["-d".into(), "int".into()]));
+    }
+
+    #[test]
+    fn a_loader_device_replaces_the_kernel_option() {
+        let plan = Plan {
+            entry: Entry::Loader(0x4400_0000),
+            ..full()
+        };
+        let command = plan.shell_command();
+        assert!(command.contains(
+            "-device 'loader,file=an Image,,1,addr=0x44000000,force-raw=on' \
+             -device 'loader,addr=0x44000000,cpu-num=0'"
+        ));
+        assert!(!command.contains("-kernel"));
+    }
+
+    #[test]
+    fn semihosting_is_open_only_to_guests_that_were_told_so() {
+        let has_semihosting = |append: &str| {
+            let plan = Plan {
+                append: Some(append.into()),
+                ..full()
+            };
+            plan.shell_command().contains("semihosting-config")
+        };
+        assert!(has_semihosting("loglevel=4 exit=semihosting"));
+        assert!(!has_semihosting("noexit=semihosting"));
+        assert!(!has_semihosting("exit=psci"));
+    }
 
     #[test]
     fn sizes_read_and_print_as_qemu_means_them() {

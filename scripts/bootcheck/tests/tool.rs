@@ -178,6 +178,17 @@ fn a_missing_qemu_is_no_verdict_about_the_guest() {
 }
 
 #[test]
+fn the_variable_names_another_qemu_unless_it_is_empty() {
+    let run = |qemu: &str| {
+        let bench = good();
+        let mut command = bench.command(&["--json", "-"]);
+        json(&command.env("QEMU", qemu).output().unwrap())
+    };
+    assert_eq!(run("/nonexistent/qemu")["verdict"], "infra");
+    assert_eq!(run("")["qemu"]["argv"][0], "qemu-system-aarch64");
+}
+
+#[test]
 fn what_qemu_refuses_is_told_in_its_words() {
     let report = good().expect("infra", &["--cpu", "cortex-z80"]);
     assert!(

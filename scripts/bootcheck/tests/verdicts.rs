@@ -172,6 +172,12 @@ fn other_kernels_pass_by_pattern() {
         &["--fail-regex", "^Linux", "--pass-regex", "Run /init"],
     );
 
+    // Passed at that line: what came after it, before QEMU stood still, is chance.
+    let guest_then_panic = guest()
+        .print("Kernel panic - not syncing: later\n")
+        .power_off();
+    Bench::with(guest_then_panic).expect("pass", &["--pass-regex", "Run /init"]);
+
     let until_exit = ["--pass-regex", "Run /init", "--until-exit"];
     Bench::with(guest().power_off()).expect("pass", &until_exit);
     Bench::with(guest().reset()).expect("reset", &until_exit);
