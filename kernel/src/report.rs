@@ -68,6 +68,9 @@ fn access(frame: &ExceptionFrame) {
             attempt(frame)
         ),
     }
+    if frame.esr & 0x3f == EXTERNAL_ABORT {
+        name_bank(far);
+    }
     if stage::current() >= Stage::High && far >= PAGE_OFFSET {
         let tables = mm::kernel_tables(boot_info());
         raw_println!(
@@ -77,6 +80,24 @@ fn access(frame: &ExceptionFrame) {
         for (level, descriptor) in tables.walk(VirtAddr::new(far)).descriptors() {
             raw_println!("  [{far:016x}] level {level}: {descriptor}");
         }
+    }
+}
+
+/// `ESR_ELx.DFSC` and `IFSC`: synchronous external abort, not on a table walk.
+const EXTERNAL_ABORT: u64 = 0x10;
+
+/// Nothing answered at `address`: was it said to be RAM?
+fn name_bank(address: u64) {
+    let boot = boot_info();
+    let pa = match stage::current() < Stage::High {
+        true => address,
+        false => address.wrapping_sub(boot.linear.offset()),
+    };
+    let mut banks = boot.firmware.memblock.memory.as_slice().iter();
+    if let Some(bank) = banks.find(|bank| (bank.start..bank.end).contains(&pa)) {
+        raw_println!(
+            "Nothing answers at {pa:#x}, though the device tree declares RAM there: {bank}"
+        );
     }
 }
 
