@@ -98,3 +98,24 @@ fn regions_end_where_anything_differs() {
     let _ = map(&mut tables, &mut frames(1, 15), across, Flags::NONE);
     assert_eq!(tables.regions().count(), 1);
 }
+
+/// A root has a full table's entries, also where the range needs fewer.
+#[test]
+fn regions_end_with_the_range() {
+    type G36 = early_mmu::Granule4K<36>;
+    let memory = Memory::<G36>::new(2);
+    let mut tables = upper(&memory);
+    let last = mapping(GIB.wrapping_neg(), GIB, GIB, PAGE_KERNEL);
+    let flush = tables
+        .create_mapping_noalloc(last, Flags::NONE)
+        .expect("the root has blocks");
+    assert!(flush.has_new_entries());
+    // What the hardware never reads looks like a continuation.
+    memory.poke(memory.root(), 64, memory.peek(memory.root(), 63) + GIB);
+    let regions: Vec<_> = tables.regions().collect();
+    assert_eq!(regions.len(), 1);
+    assert_eq!(
+        (regions[0].size_bytes, regions[0].last()),
+        (GIB, va(u64::MAX))
+    );
+}

@@ -263,6 +263,28 @@ fn a_contiguous_run_may_be_mapped_again_as_it_is() {
     );
 }
 
+/// What is kept is not written: a run beside new pages does not lose its hint.
+#[test]
+fn a_contiguous_run_beside_new_pages_keeps_its_hint() {
+    let memory = Memory::new(64);
+    let mut tables = contiguous_run(&memory);
+    let table = tables
+        .walk(va(UPPER))
+        .descriptors()
+        .nth(2)
+        .expect("level 2")
+        .1;
+    let table = table.output::<support::G48>();
+    let hints = || (0..32).map(|index| memory.peek(table, index) & descriptor::CONTIGUOUS != 0);
+    let wider = mapping(UPPER, GIB, 128 * KIB, PAGE_KERNEL);
+    let flush = tables
+        .create_mapping_noalloc(wider, Flags::NONE)
+        .expect("16 kept, 16 new");
+    assert!(flush.has_new_entries() && flush.stale().is_none());
+    assert_eq!(hints().filter(|&hint| hint).count(), 16);
+    assert!(hints().take(16).all(|hint| hint));
+}
+
 /// What one peer allows: changing one entry of a live contiguous run.
 #[test]
 fn a_contiguous_run_does_not_change_live() {
