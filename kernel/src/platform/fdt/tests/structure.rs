@@ -1,5 +1,8 @@
 //! The blob as such.
 
+use std::string::ToString;
+use std::vec::Vec;
+
 use super::blob::Blob;
 use super::*;
 
@@ -88,4 +91,75 @@ fn broken_structures_are_told() {
         with(good.len() - 4, u32::MAX),
         "a name that has no end or is not text"
     );
+}
+
+/// `blob` with a NOP at `offset` in its structure block.
+fn with_nop(blob: &[u8], offset: usize) -> Vec<u8> {
+    let mut blob = blob.to_vec();
+    blob.splice(offset..offset, [0, 0, 0, 4]);
+    // The sizes of blob and block, and the place of the strings behind it.
+    for field in [4, 12, 36] {
+        let field = blob[field..].first_chunk_mut::<4>().unwrap();
+        *field = (u32::from_be_bytes(*field) + 4).to_be_bytes();
+    }
+    blob
+}
+
+/// dtoolkit relies on each of these, and panics else.
+#[test]
+fn tokens_in_the_wrong_place_are_told() {
+    let told = |change: fn(&mut Blob)| {
+        let mut blob = Blob::with_memory();
+        change(&mut blob);
+        match read_blob(&blob.finish()) {
+            Err(FdtError::Malformed(malformed)) => malformed.what,
+            other => panic!("{other:?}"),
+        }
+    };
+    let cannot_be = "a token that cannot be";
+    assert_eq!(told(|blob| blob.add("late", &[])), cannot_be);
+    let second_root = |blob: &mut Blob| {
+        blob.word(2);
+        blob.begin("");
+    };
+    assert_eq!(told(second_root), cannot_be);
+    assert_eq!(told(|blob| blob.word(2)), cannot_be);
+    assert_eq!(told(|blob| blob.word(9)), cannot_be);
+    assert_eq!(told(|blob| blob.begin("open")), cannot_be);
+
+    // The block ends one token early; or a NOP comes before the root.
+    let good = Blob::with_memory().finish();
+    let with = |offset: usize, change: fn(u32) -> u32| {
+        let mut blob = good.clone();
+        let word: &mut [u8; 4] = (&mut blob[offset..offset + 4]).try_into().unwrap();
+        *word = change(u32::from_be_bytes(*word)).to_be_bytes();
+        blob
+    };
+    let early = read_blob(&with(36, |size| size - 4));
+    assert!(early.unwrap_err().to_string().contains("ends early"));
+    let before_root = with_nop(&good, 56);
+    let error = read_blob(&before_root).unwrap_err();
+    assert!(error.to_string().contains(cannot_be), "{error}");
+}
+
+#[test]
+fn nops_are_nothing() {
+    let mut blob = Blob::new(2, 2);
+    blob.word(4);
+    let mut blob = blob.memory("memory", &[0, 0x4000_0000, 0, 0x1000]);
+    blob.word(4);
+    let mut blob = blob.node("chosen", |mut n| {
+        n.word(4);
+        let mut n = n.text("bootargs", "ptdump");
+        n.word(4);
+        n
+    });
+    blob.word(4);
+    let strings = b"#address-cells\0#size-cells\0device_type\0reg\0bootargs\0";
+    let blob = blob.finish();
+    // And one after the root's end, before the end of all.
+    let blob = with_nop(&blob, blob.len() - strings.len() - 4);
+    let firmware = read_blob(&blob).unwrap();
+    assert_eq!(firmware.bootargs.as_str(), "ptdump");
+    assert_eq!(firmware.memblock.memory.as_slice().len(), 1);
 }
