@@ -95,3 +95,37 @@ fn die_with_parent(command: &mut Command) {
     // plain system calls; it allocates nothing, takes no lock, and its errors are plain numbers.
     unsafe { command.pre_exec(tether) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    #[test]
+    fn dropping_the_handle_ends_a_wrapper_and_what_it_started() {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "sleep 30 & echo $!; wait"])
+            .stdout(Stdio::piped());
+        let mut wrapper = Tethered::spawn(&mut command).unwrap();
+        let mut line = String::new();
+        let stdout = wrapper.child().stdout.take().unwrap();
+        let mut stdout = BufReader::new(stdout);
+        stdout.read_line(&mut line).unwrap();
+        assert!(line.trim().parse::<u32>().is_ok(), "{line:?}");
+
+        assert!(
+            wrapper.wait(Duration::from_millis(20)).unwrap().is_none(),
+            "both run"
+        );
+        let start = Instant::now();
+        drop(wrapper);
+        // Both hold the pipe; its end tells that both are gone.
+        assert_eq!(stdout.read_line(&mut line).unwrap(), 0);
+        assert!(
+            start.elapsed() < Duration::from_secs(15),
+            "it ran to its own end"
+        );
+    }
+}
