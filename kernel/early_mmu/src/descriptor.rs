@@ -20,7 +20,7 @@ pub const ATTR_INDX_SHIFT: u32 = 2;
 pub const AP_EL0: u64 = 1 << 6;
 /// `AP[2]`, bit 7: read-only (Linux: `PTE_RDONLY`).
 pub const AP_RDONLY: u64 = 1 << 7;
-/// `SH`, bits 9:8: Inner Shareable.
+/// `SH`, bits 9:8: Inner Shareable. With `FEAT_LPA2` the bits are output address.
 pub const SH_INNER: u64 = 0b11 << 8;
 /// `AF`, bit 10: access flag; clear means that an access faults.
 pub const AF: u64 = 1 << 10;
@@ -144,6 +144,14 @@ impl Descriptor {
     #[inline(always)]
     pub fn attributes<G: Geometry>(self) -> u64 {
         self.0 & !(G::OUTPUT_MASK | TABLE_OR_PAGE)
+    }
+
+    /// The leaf without its output address, and Inner Shareable where `SH` is not in the descriptor:
+    /// `TCR_EL1.SHn` says so for all (see [`Geometry::TCR_EL1`]).
+    #[must_use]
+    #[inline(always)]
+    pub const fn with_shareability<G: Geometry>(self) -> Self {
+        Self(self.0 & !G::OUTPUT_MASK | SH_INNER & G::OUTPUT_MASK)
     }
 
     /// `AttrIndx` as a memory type, or `None` for an index that [`crate::MAIR_EL1`] does not use.

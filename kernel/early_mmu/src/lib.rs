@@ -167,7 +167,10 @@ pub use descriptor::Descriptor;
 pub use error::{Argument, MapError};
 pub use flags::Flags;
 pub use flush::{Flush, Stale, TlbMaintenance};
-pub use geometry::{Geometry, Granule4K, LAST_LEVEL, Level};
+pub use geometry::{
+    Geometry, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Granule64KLpa,
+    LAST_LEVEL, Level,
+};
 pub use memory::{NoAlloc, NoFrames, ReservedFrames, TableAlloc, TableMemory};
 pub use page_table::{Mapping, PageTable, VaRange};
 pub use prot::{

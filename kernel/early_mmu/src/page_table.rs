@@ -168,7 +168,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         prot: Prot,
     ) -> Result<Flush, MapError> {
         let span = self.check_range(va, size_bytes)?;
-        self.run(span, &Protect::new(prot), &mut NoAlloc::here())
+        self.run(span, &Protect::new::<G>(prot), &mut NoAlloc::here())
     }
 
     /// Links all tables down to the last level over a range and maps nothing: afterwards

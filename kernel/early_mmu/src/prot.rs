@@ -1,6 +1,7 @@
 //! What a mapping permits. Writable and executable at once cannot be written down.
 
 use crate::descriptor::{self as bits, Descriptor};
+use crate::geometry::Geometry;
 
 /// A memory type, by its index into `MAIR_EL1`.
 ///
@@ -133,6 +134,20 @@ impl Prot {
         | bits::PXN
         | bits::UXN;
 
+    /// [`Prot::MASK`] where some of it may be output address: `SH` is, with `FEAT_LPA2`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn mask_in<G: Geometry>() -> u64 {
+        Self::MASK & !G::OUTPUT_MASK
+    }
+
+    /// The descriptor bits for this protection in a geometry; always within [`Prot::mask_in`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn bits_in<G: Geometry>(self) -> u64 {
+        self.bits() & !G::OUTPUT_MASK
+    }
+
     /// The descriptor bits for this protection; always within [`Prot::MASK`].
     #[must_use]
     pub const fn bits(self) -> u64 {
@@ -163,6 +178,12 @@ impl Prot {
         } else {
             None
         }
+    }
+
+    /// [`Prot::of`] for a leaf as it stands in a table of a geometry, where `SH` may be address.
+    #[must_use]
+    pub const fn of_in<G: Geometry>(leaf: Descriptor) -> Option<Self> {
+        Self::of(leaf.with_shareability::<G>())
     }
 
     /// The memory type.

@@ -23,7 +23,7 @@ pub struct Region {
     /// Their level.
     pub level: Level,
     /// Their attributes, after what the tables above them forbid: a descriptor without output
-    /// address.
+    /// address, and with `SH` where only `TCR_EL1` has it ([`Descriptor::with_shareability`]).
     pub attributes: Descriptor,
 }
 
@@ -182,7 +182,9 @@ impl<G: Geometry, M: TableMemory<G>> Regions<'_, G, M> {
             size_bytes,
             leaf_bytes,
             level,
-            attributes: Descriptor::from_bits(first.below(inherited).attributes::<G>()),
+            attributes: Descriptor::from_bits(
+                first.below(inherited).with_shareability::<G>().bits() & !bits::TABLE_OR_PAGE,
+            ),
         }
     }
 }

@@ -4,7 +4,7 @@ mod support;
 
 use early_mmu::{Flags, PAGE_KERNEL, PAGE_KERNEL_RO, WalkEnd, descriptor};
 use proptest::prelude::*;
-use support::arm_walk::{Fault, Regime};
+use support::arm_walk::{Fault, Format, Regime};
 use support::{G48, Memory, Pool, Tiny, UPPER, mapping, upper, va};
 
 const TABLES: u64 = 0x8000_0000;
@@ -108,6 +108,7 @@ proptest! {
             granulebits: 12,
             stride: 2,
             first_block_level: 2,
+            format: Format::Plain,
         };
         for address in addresses {
             let address = !0 << 16 | u64::from(address);

@@ -3,12 +3,13 @@
 mod support;
 
 use early_mmu::{
+    Geometry, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Granule64KLpa,
     MemType, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, PROT_DEVICE_nGnRE, Prot, VaRange,
 };
 use proptest::prelude::*;
 use support::model::{Frames, Request, Shape};
 use support::run::{Op, Run, shape};
-use support::{G48, Memory, Small, TestGeometry, Tiny};
+use support::{G48, Memory, Small, SmallLpa2, SmallLpa64, TestGeometry, Tiny};
 
 fn prots() -> impl Strategy<Value = Prot> {
     prop_oneof![
@@ -61,9 +62,9 @@ fn ops(shape: Shape, pages: u64, longest: u64) -> impl Strategy<Value = Op> {
     ];
     // Mostly one linear map, so that requests meet what is there; sometimes shifted.
     let shift = prop_oneof![
-        6 => Just(1 << 20),
-        1 => Just((1 << 20) + shape.entries),
-        1 => Just((1 << 20) + 1),
+        6 => Just(shape.ppn),
+        1 => Just(shape.ppn + shape.entries),
+        1 => Just(shape.ppn + 1),
     ];
     let map = (
         requests(shape, pages, longest),
@@ -106,9 +107,10 @@ fn run_whole<G: TestGeometry>(range: VaRange, sequence: Vec<Op>) {
 }
 
 /// The first pages of a large geometry; compared at the edges of each step and here and there.
-fn run_large(range: VaRange, pages: u64, sequence: Vec<Op>) {
-    let memory = Memory::<G48>::new(4096);
+fn run_large<G: TestGeometry>(range: VaRange, pages: u64, sequence: Vec<Op>) {
+    let memory = Memory::<G>::new(4096);
     let mut run = Run::new(&memory, range, pages);
+    let entries = shape::<G>().entries;
     for op in sequence {
         run.step(op);
         let (Op::Map { at, .. } | Op::Protect { at, .. } | Op::Tables { at, .. }) = op;
@@ -116,8 +118,8 @@ fn run_large(range: VaRange, pages: u64, sequence: Vec<Op>) {
         for edge in [
             at.first,
             end,
-            at.first / 512 * 512,
-            end / 512 * 512,
+            at.first / entries * entries,
+            end / entries * entries,
             (at.first + end) / 2,
         ] {
             for page in edge.saturating_sub(2)..(edge + 2).min(pages) {
@@ -141,6 +143,17 @@ proptest! {
     }
 
     #[test]
+    fn addresses_of_52_bits_agree_with_the_model(
+        upper: bool,
+        of_4k in prop::collection::vec(ops(shape::<SmallLpa2>(), 1024, 1024), 1..12),
+        of_64k in prop::collection::vec(ops(shape::<SmallLpa64>(), 512, 512), 1..12),
+    ) {
+        let range = if upper { VaRange::Upper } else { VaRange::Lower };
+        run_whole::<SmallLpa2>(range, of_4k);
+        run_whole::<SmallLpa64>(range, of_64k);
+    }
+
+    #[test]
     fn tiny_tables_agree_with_the_model(
         sequence in prop::collection::vec(ops(shape::<Tiny>(), 16, 16), 1..16),
     ) {
@@ -159,7 +172,7 @@ proptest! {
         upper: bool,
         sequence in prop::collection::vec(ops(shape::<G48>(), LARGE, 3 << 18), 1..8),
     ) {
-        run_large(if upper { VaRange::Upper } else { VaRange::Lower }, LARGE, sequence);
+        run_large::<G48>(if upper { VaRange::Upper } else { VaRange::Lower }, LARGE, sequence);
     }
 
     /// The same tables, requests up to 8 MiB.
@@ -167,6 +180,54 @@ proptest! {
     fn large_tables_agree_on_small_requests(
         sequence in prop::collection::vec(ops(shape::<G48>(), 4096, 2048), 1..16),
     ) {
-        run_large(VaRange::Upper, 4096, sequence);
+        run_large::<G48>(VaRange::Upper, 4096, sequence);
     }
+}
+
+/// A random sequence on the first level-2 blocks of each granule and size of address.
+macro_rules! each_geometry {
+    ($($name:ident: $geometry:ty;)*) => {
+        proptest! {
+            #![proptest_config(ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() })]
+
+            $(
+                #[test]
+                fn $name(
+                    upper: bool,
+                    sequence in prop::collection::vec(
+                        ops(
+                            shape::<$geometry>(),
+                            3 << <$geometry as Geometry>::INDEX_BITS,
+                            3 << <$geometry as Geometry>::INDEX_BITS,
+                        ),
+                        1..8,
+                    ),
+                ) {
+                    let range = if upper { VaRange::Upper } else { VaRange::Lower };
+                    run_large::<$geometry>(range, 3 << <$geometry as Geometry>::INDEX_BITS, sequence);
+                }
+            )*
+        }
+    };
+}
+
+each_geometry! {
+    granule_4k_with_25_bits: Granule4K<25>;
+    granule_4k_with_36_bits: Granule4K<36>;
+    granule_4k_with_39_bits: Granule4K<39>;
+    granule_4k_with_42_bits: Granule4K<42>;
+    granule_4k_with_47_bits: Granule4K<47>;
+    granule_4k_with_52_bits: Granule4KLpa2<52>;
+    granule_16k_with_36_bits: Granule16K<36>;
+    granule_16k_with_39_bits: Granule16K<39>;
+    granule_16k_with_42_bits: Granule16K<42>;
+    granule_16k_with_47_bits: Granule16K<47>;
+    granule_16k_with_48_bits: Granule16K<48>;
+    granule_16k_with_52_bits: Granule16KLpa2<52>;
+    granule_64k_with_36_bits: Granule64K<36>;
+    granule_64k_with_39_bits: Granule64K<39>;
+    granule_64k_with_42_bits: Granule64K<42>;
+    granule_64k_with_47_bits: Granule64K<47>;
+    granule_64k_with_48_bits: Granule64K<48>;
+    granule_64k_with_52_bits: Granule64KLpa<52>;
 }

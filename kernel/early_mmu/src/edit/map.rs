@@ -37,7 +37,7 @@ impl Map {
         };
         Self {
             offset,
-            attributes: mapping.prot.bits() | global,
+            attributes: mapping.prot.bits_in::<G>() | global,
             first_leaf_level,
         }
     }

@@ -10,17 +10,21 @@ use crate::{MapError, Prot};
 
 /// `update_mapping_prot`.
 pub(crate) struct Protect {
+    mask: u64,
     set: u64,
 }
 
 impl Protect {
-    pub(crate) fn new(prot: Prot) -> Self {
-        Self { set: prot.bits() }
+    pub(crate) fn new<G: Geometry>(prot: Prot) -> Self {
+        Self {
+            mask: Prot::mask_in::<G>(),
+            set: prot.bits_in::<G>(),
+        }
     }
 
     #[inline(always)]
     fn apply(&self, old: u64) -> u64 {
-        old & !Prot::MASK | self.set
+        old & !self.mask | self.set
     }
 }
 
@@ -73,8 +77,8 @@ impl<G: Geometry> Edit<G> for Protect {
         }
         // A bit changes in some entry if not all have it as it should be; and in every entry if all
         // have it as it should not be.
-        let changes_somewhere = (any & !self.set | !all & self.set) & Prot::MASK;
-        let changes_everywhere = (all & !self.set | !any & self.set) & Prot::MASK;
+        let changes_somewhere = (any & !self.set | !all & self.set) & self.mask;
+        let changes_everywhere = (all & !self.set | !any & self.set) & self.mask;
         if changes_somewhere == 0 {
             return Some(Survey::Keep);
         }

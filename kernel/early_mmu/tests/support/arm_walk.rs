@@ -14,8 +14,21 @@ pub struct Regime {
     pub granulebits: u32,
     /// Address bits resolved per level; granulebits − 3 in hardware.
     pub stride: u32,
-    /// The first level with blocks: 1 for the 4 KiB granule, 2 for the others.
+    /// The first level with blocks: 1 for the 4 KiB granule, 2 for the others; one less with 52-bit
+    /// output addresses.
     pub first_block_level: i32,
+    pub format: Format,
+}
+
+/// Where a descriptor has the upper bits of its output address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// 48 bits, in place.
+    Plain,
+    /// `TCR_EL1.DS`: bits 49:48 in place, 51:50 in 9:8; shareability is `TCR_EL1.SHn`, here inner.
+    Lpa2,
+    /// 64 KiB with `FEAT_LPA`: bits 51:48 in 15:12.
+    Lpa64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +53,31 @@ pub struct Translation {
     pub shareability: u64,
     pub global: bool,
     pub contiguous: bool,
+}
+
+/// The format that a geometry claims, told by where it claims to have addresses.
+pub fn format<G: early_mmu::Geometry>() -> Format {
+    match (G::OA_BITS, G::LPA2) {
+        (52, true) => Format::Lpa2,
+        (52, false) => Format::Lpa64,
+        _ => Format::Plain,
+    }
+}
+
+/// The output address of a descriptor whose entry translates 2^`size` bytes.
+pub fn output<G: early_mmu::Geometry>(descriptor: u64, size: u32) -> u64 {
+    output_address(format::<G>(), descriptor, size)
+}
+
+/// `AArch64.NextTableBase` and `AArch64.LeafBase`.
+fn output_address(format: Format, descriptor: u64, size: u32) -> u64 {
+    let low = descriptor % (1 << 48);
+    let (low, high) = match format {
+        Format::Plain => (low, 0),
+        Format::Lpa2 => (low, (descriptor >> 8 & 3) * 4 + (descriptor >> 48 & 3)),
+        Format::Lpa64 => (low >> 16 << 16, descriptor >> 12 & 15),
+    };
+    (low + (high << 48)) >> size << size
 }
 
 impl Regime {
@@ -75,7 +113,7 @@ impl Regime {
                 pxn_table |= descriptor >> 59 & 1 == 1;
                 uxn_table |= descriptor >> 60 & 1 == 1;
                 ap_table |= descriptor >> 61 & 3;
-                base = descriptor % (1 << 48) / (1 << self.granulebits) * (1 << self.granulebits);
+                base = output_address(self.format, descriptor, self.granulebits);
                 top_bit = low_bit;
                 level += 1;
                 continue;
@@ -83,7 +121,7 @@ impl Regime {
             if descriptor >> 10 & 1 == 0 {
                 return Err(Fault::AccessFlag(level));
             }
-            let output = descriptor % (1 << 48) / (1 << low_bit) * (1 << low_bit);
+            let output = output_address(self.format, descriptor, low_bit);
             let ap = descriptor >> 6 & 3;
             let read_only = ap >= 2 || ap_table >= 2;
             let el0_access = ap % 2 == 1 && ap_table % 2 == 0;
@@ -100,7 +138,10 @@ impl Regime {
                 el0_access,
                 el0_execute: !uxn,
                 attr_indx: descriptor >> 2 & 7,
-                shareability: descriptor >> 8 & 3,
+                shareability: match self.format {
+                    Format::Lpa2 => 3,
+                    _ => descriptor >> 8 & 3,
+                },
                 global: descriptor >> 11 & 1 == 0,
                 contiguous: descriptor >> 52 & 1 == 1,
             });

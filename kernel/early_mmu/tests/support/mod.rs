@@ -12,8 +12,8 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use early_mmu::{
-    Flags, Flush, Geometry, Granule4K, Level, MapError, Mapping, PageTable, PhysAddr, Prot,
-    ReservedFrames, TableAlloc, TableMemory, VaRange, VirtAddr,
+    Flags, Flush, Geometry, Granule4K, Granule4KLpa2, Granule64KLpa, Level, MapError, Mapping,
+    PageTable, PhysAddr, Prot, ReservedFrames, TableAlloc, TableMemory, VaRange, VirtAddr,
 };
 
 pub const KIB: u64 = 1 << 10;
@@ -26,8 +26,15 @@ pub type G48 = Granule4K<48>;
 /// What frames hold before they are used: would be a valid entry at any level.
 const DIRT: u64 = 0x5bad_c0de_5bad_c003;
 
-/// Where table memory begins.
-const TABLES_PA: u64 = 0x8000_0000;
+/// Where table memory begins: as high as descriptors of the geometry reach, so that links have all
+/// their odd bits in use.
+fn tables_pa<G: Geometry>() -> u64 {
+    if G::OA_BITS > 48 {
+        0b1011 << 48 | 0x8000_0000
+    } else {
+        0x8000_0000
+    }
+}
 
 /// Tables that tests can make.
 pub trait TestTable {
@@ -66,6 +73,51 @@ impl Geometry for Tiny {
     type Table = [AtomicU64; 4];
 }
 
+/// Five levels of four entries, from −1 on, with the descriptors of `FEAT_LPA2`: 1024 pages in all.
+#[derive(Clone, Copy, Debug)]
+pub struct SmallLpa2;
+
+impl Geometry for SmallLpa2 {
+    const GRANULE_SHIFT: u32 = 12;
+    const INDEX_BITS: u32 = 2;
+    const VA_BITS: u32 = 22;
+    const OA_BITS: u32 = 52;
+    const FIRST_BLOCK_LEVEL: Level = 0;
+    const OUTPUT_MASK: u64 = Granule4KLpa2::<52>::OUTPUT_MASK;
+    const LPA2: bool = true;
+    type Table = [AtomicU64; 4];
+
+    fn encode_output(pa: PhysAddr) -> u64 {
+        Granule4KLpa2::<52>::encode_output(pa)
+    }
+
+    fn decode_output(bits: u64) -> PhysAddr {
+        Granule4KLpa2::<52>::decode_output(bits)
+    }
+}
+
+/// Three levels of eight entries with the descriptors of the 64 KiB granule and `FEAT_LPA`.
+#[derive(Clone, Copy, Debug)]
+pub struct SmallLpa64;
+
+impl Geometry for SmallLpa64 {
+    const GRANULE_SHIFT: u32 = 16;
+    const INDEX_BITS: u32 = 3;
+    const VA_BITS: u32 = 25;
+    const OA_BITS: u32 = 52;
+    const FIRST_BLOCK_LEVEL: Level = 1;
+    const OUTPUT_MASK: u64 = Granule64KLpa::<52>::OUTPUT_MASK;
+    type Table = [AtomicU64; 8];
+
+    fn encode_output(pa: PhysAddr) -> u64 {
+        Granule64KLpa::<52>::encode_output(pa)
+    }
+
+    fn decode_output(bits: u64) -> PhysAddr {
+        Granule64KLpa::<52>::decode_output(bits)
+    }
+}
+
 pub trait TestGeometry: Geometry<Table: TestTable> {}
 impl<G: Geometry<Table: TestTable>> TestGeometry for G {}
 
@@ -92,11 +144,11 @@ impl<G: TestGeometry> Memory<G> {
     }
 
     pub fn root(&self) -> PhysAddr {
-        PhysAddr::new(TABLES_PA)
+        PhysAddr::new(tables_pa::<G>())
     }
 
     fn slot(&self, pa: PhysAddr) -> Option<&OnceCell<Box<G::Table>>> {
-        let offset = pa.checked_sub(PhysAddr::new(TABLES_PA))?;
+        let offset = pa.checked_sub(PhysAddr::new(tables_pa::<G>()))?;
         if offset % G::GRANULE_BYTES != 0 {
             return None;
         }
@@ -153,8 +205,8 @@ impl<G: TestGeometry> Memory<G> {
 
     /// Tables that a walker can reach from the root.
     fn reachable(&self) -> HashSet<u64> {
-        let mut found = HashSet::from([TABLES_PA]);
-        let mut level_tables = vec![TABLES_PA];
+        let mut found = HashSet::from([tables_pa::<G>()]);
+        let mut level_tables = vec![tables_pa::<G>()];
         for _ in G::START_LEVEL..3 {
             let mut next = vec![];
             for table in level_tables {
@@ -163,8 +215,9 @@ impl<G: TestGeometry> Memory<G> {
                 };
                 for entry in (**table).as_ref() {
                     let entry = entry.load(Relaxed);
-                    if entry & 3 == 3 && found.insert(entry & 0xffff_ffff_f000) {
-                        next.push(entry & 0xffff_ffff_f000);
+                    let table = arm_walk::output::<G>(entry, G::GRANULE_SHIFT);
+                    if entry & 3 == 3 && found.insert(table) {
+                        next.push(table);
                     }
                 }
             }
@@ -178,7 +231,7 @@ impl<G: TestGeometry> Memory<G> {
         assert_eq!(*self.unordered.borrow(), [], "linked without before_link");
         let reachable = self.reachable();
         for (index, slot) in self.slots.iter().enumerate() {
-            let pa = TABLES_PA + index as u64 * G::GRANULE_BYTES;
+            let pa = tables_pa::<G>() + index as u64 * G::GRANULE_BYTES;
             assert_eq!(
                 slot.get().is_some(),
                 reachable.contains(&pa),
@@ -232,8 +285,9 @@ pub struct Pool<G: TestGeometry> {
 impl<G: TestGeometry> Pool<G> {
     /// Frames for the slots from `first` on.
     pub fn new(first: usize, count: usize) -> Self {
-        let pa =
-            |index: usize| PhysAddr::new(TABLES_PA + (first + index) as u64 * G::GRANULE_BYTES);
+        let pa = |index: usize| {
+            PhysAddr::new(tables_pa::<G>() + (first + index) as u64 * G::GRANULE_BYTES)
+        };
         let frames = (0..count)
             .rev()
             .map(|index| (pa(index), G::Table::filled(DIRT)))

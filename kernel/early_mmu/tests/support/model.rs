@@ -14,6 +14,8 @@ pub struct Shape {
     pub entries: u64,
     pub start_level: i32,
     pub first_block_level: i32,
+    /// The physical page to which most requests map page 0.
+    pub ppn: u64,
 }
 
 impl Shape {

@@ -2,7 +2,7 @@
 
 use early_mmu::{Flags, Flush, Geometry, MapError, PageTable, Prot, Region, VaRange};
 
-use super::arm_walk::{Fault, Regime};
+use super::arm_walk::{self, Fault, Regime};
 use super::model::{Done, Frames, Model, Page, Refusal, Request, Shape, refusal};
 use super::{Memory, Pool, Tables, TestGeometry, mapping, pa, va};
 
@@ -38,14 +38,7 @@ pub struct Run<'m, G: TestGeometry> {
 impl<'m, G: TestGeometry> Run<'m, G> {
     pub fn new(memory: &'m Memory<G>, range: VaRange, pages: u64) -> Self {
         let shape = shape::<G>();
-        let regime = Regime {
-            ttbr: memory.root().as_u64(),
-            upper: range == VaRange::Upper,
-            iasize: G::VA_BITS,
-            granulebits: G::GRANULE_SHIFT,
-            stride: G::INDEX_BITS,
-            first_block_level: G::FIRST_BLOCK_LEVEL.into(),
-        };
+        let regime = regime::<G>(memory, range);
         let base = if range == VaRange::Upper {
             u64::MAX << G::VA_BITS
         } else {
@@ -220,7 +213,7 @@ impl<'m, G: TestGeometry> Run<'m, G> {
         assert_eq!(walk.pa(), Some(pa(expected)));
         let leaf = walk.leaf().expect("mapped");
         assert_eq!(
-            (i32::from(leaf.level), Prot::of(leaf.effective)),
+            (i32::from(leaf.level), Prot::of_in::<G>(leaf.effective)),
             (level, Some(prot))
         );
     }
@@ -285,11 +278,29 @@ fn flags(blocks: bool, global: bool) -> Flags {
     flags
 }
 
+pub fn regime<G: TestGeometry>(memory: &Memory<G>, range: VaRange) -> Regime {
+    Regime {
+        ttbr: memory.root().as_u64(),
+        upper: range == VaRange::Upper,
+        iasize: G::VA_BITS,
+        granulebits: G::GRANULE_SHIFT,
+        stride: G::INDEX_BITS,
+        first_block_level: G::FIRST_BLOCK_LEVEL.into(),
+        format: arm_walk::format::<G>(),
+    }
+}
+
 pub fn shape<G: Geometry>() -> Shape {
     Shape {
         granule: G::GRANULE_BYTES,
         entries: 1 << G::INDEX_BITS,
         start_level: G::START_LEVEL.into(),
         first_block_level: G::FIRST_BLOCK_LEVEL.into(),
+        ppn: match (G::OA_BITS, G::LPA2) {
+            // Where addresses carry into the bits that stand elsewhere.
+            (52, true) => (1 << (50 - G::GRANULE_SHIFT)) - 512,
+            (52, false) => (1 << (48 - G::GRANULE_SHIFT)) - 256,
+            _ => 1 << 20,
+        },
     }
 }
