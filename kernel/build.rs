@@ -24,8 +24,9 @@ fn main() {
         "--no-apply-dynamic-relocs".into(),
         "--build-id=none".into(),
         "--hash-style=sysv".into(),
-        // The linker's 4 KiB: segments carry their own 64 KiB alignment.
+        // Pages of the largest granule, as the linker script has it.
         "-zmax-page-size=65536".into(),
+        "--orphan-handling=error".into(),
     ];
     for arg in args {
         println!("cargo:rustc-link-arg-bins={arg}");

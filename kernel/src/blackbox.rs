@@ -18,9 +18,9 @@
 //! 0x030  physical address of _text u64          0x038  CNTFRQ_EL0 u64
 //! 0x040  CNTVCT_EL0 at the start of each stage, 12 u64
 //! 0x100  exception: x0..x30, SP, ELR, SPSR, ESR, FAR, vector, state, EL, u64 each.
-//!        state: 0 none or resumed, 1 being written, 2 complete, 3 and above: so
-//!        many more faults while it was handled, +1
-//! 0x240  the first of those faults: ESR, ELR, FAR, SP, u64 each
+//!        state: 0 none or resumed, 1 being written, 2 complete
+//! 0x240  faults while that was handled: how many u64, and of the first of them
+//!        ESR, ELR, FAR, SP, u64 each
 //! 0x280  panic: state u32 (0 none, 1 being written, 2 complete), line u32,
 //!        column u32, length of file name u32, length of message u32
 //! 0x2a0  panic: file name, 96 bytes             0x300  message, 512 bytes
@@ -92,8 +92,8 @@ struct Head {
     _reserved2: [u64; 12],
     exception: UnsafeCell<ExceptionFrame>,
     _reserved3: u64,
-    nested: [AtomicU64; 4],
-    _reserved4: [u64; 4],
+    nested: [AtomicU64; 5],
+    _reserved4: [u64; 3],
     panic_state: AtomicU32,
     panic_line: AtomicU32,
     panic_column: AtomicU32,

@@ -83,13 +83,12 @@ impl Write for Raw {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         blackbox::record_console(text);
         for byte in text.bytes() {
+            // First, since an exception may come between any two bytes.
+            MID_LINE.store(byte != b'\n', Ordering::Relaxed);
             if byte == b'\n' {
                 send(b'\r');
             }
             send(byte);
-        }
-        if let Some(last) = text.bytes().last() {
-            MID_LINE.store(last != b'\n', Ordering::Relaxed);
         }
         Ok(())
     }

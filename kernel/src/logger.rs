@@ -57,15 +57,8 @@ impl Log for ConsoleLog {
 pub fn init() {
     // Fails only if called twice, which changes nothing.
     let _ = log::set_logger(&ConsoleLog);
-    let level = match MAX_LEVEL.load(Ordering::Relaxed) {
-        0 => LevelFilter::Off,
-        1 => LevelFilter::Error,
-        2 => LevelFilter::Warn,
-        3 => LevelFilter::Info,
-        4 => LevelFilter::Debug,
-        _ => LevelFilter::Trace,
-    };
-    log::set_max_level(level);
+    // Which messages are shown is for line() to say.
+    log::set_max_level(LevelFilter::Trace);
 }
 
 /// A log line of the early stage.

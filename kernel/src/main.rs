@@ -44,8 +44,13 @@ extern "C" fn kmain() -> ! {
     // The hole in the tables below the stack does the same from here on.
     arch::debug::unwatch();
     stage::enter(Stage::High);
-    arch::mmu::drop_identity_map();
-    arch::exception::unmask_serror();
+    // SAFETY: head.S relocated everything; console and stack are high.
+    unsafe { arch::mmu::drop_identity_map() };
+    match arch::exception::serror_is_pending() {
+        // From before the kernel's time, as the early stage said.
+        true => log::warn!("a pending SError stays masked"),
+        false => arch::exception::unmask_serror(),
+    }
 
     stage::enter(Stage::Console);
     logger::init();

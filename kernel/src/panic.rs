@@ -25,6 +25,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         raw_println!("  at {location}");
     }
     raw_println!("  in stage {}", stage::current().name());
+    report::running_test();
     report::call_trace_here();
     finish()
 }

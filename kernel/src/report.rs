@@ -8,11 +8,15 @@ use core::arch::asm;
 use early_mmu::VirtAddr;
 use platform::range::PhysRange;
 
-use crate::arch::exception::{ExceptionFrame, Syndrome, class, exception_class, vector_name};
+use crate::arch::exception::{
+    EXTERNAL_ABORT, ExceptionFrame, Syndrome, class, exception_class, fault_status,
+    is_permission_fault, is_write, vector_name,
+};
 use crate::boot::info::boot_info;
 use crate::console::raw_println;
 use crate::mm::layout::{PAGE_OFFSET, PAGE_SIZE};
 use crate::mm::{self, image};
+use crate::selftest;
 use crate::stage::{self, Stage};
 
 /// Frames that a call trace shows at most.
@@ -29,6 +33,7 @@ pub fn exception(frame: &ExceptionFrame) {
         frame.el,
         stage::current().name()
     );
+    running_test();
     raw_println!("  ESR = {:#018x}, FAR = {:#018x}", frame.esr, frame.far);
     raw_println!("pstate: {:08x}", frame.spsr);
     raw_println!("pc : {:#018x} {}", frame.elr, InImage(frame.elr));
@@ -47,6 +52,13 @@ pub fn exception(frame: &ExceptionFrame) {
     raw_println!(" {:#018x} {}", frame.elr, InImage(frame.elr));
     call_trace(frame.x[29], frame.sp);
     code(frame.elr);
+}
+
+/// Which self-test was running, if one was.
+pub fn running_test() {
+    if let Some(name) = selftest::running() {
+        raw_println!("  in self-test {name}");
+    }
 }
 
 /// What was tried, and how the tables stand at the address.
@@ -68,7 +80,7 @@ fn access(frame: &ExceptionFrame) {
             attempt(frame)
         ),
     }
-    if frame.esr & 0x3f == EXTERNAL_ABORT {
+    if fault_status(frame.esr) == EXTERNAL_ABORT {
         name_bank(far);
     }
     if stage::current() >= Stage::High && far >= PAGE_OFFSET {
@@ -82,9 +94,6 @@ fn access(frame: &ExceptionFrame) {
         }
     }
 }
-
-/// `ESR_ELx.DFSC` and `IFSC`: synchronous external abort, not on a table walk.
-const EXTERNAL_ABORT: u64 = 0x10;
 
 /// Nothing answered at `address`: was it said to be RAM?
 fn name_bank(address: u64) {
@@ -103,11 +112,10 @@ fn name_bank(address: u64) {
 
 /// What was attempted, in Linux's words.
 fn attempt(frame: &ExceptionFrame) -> &'static str {
-    let permission_fault = frame.esr & 0x3c == 0x0c;
-    let write = frame.esr >> 6 & 1 == 1;
+    let permission_fault = is_permission_fault(frame.esr);
     match exception_class(frame.esr) {
         class::INSTRUCTION_ABORT if permission_fault => "execute from non-executable memory",
-        class::DATA_ABORT if permission_fault && write => "write to read-only memory",
+        class::DATA_ABORT if permission_fault && is_write(frame.esr) => "write to read-only memory",
         class::DATA_ABORT if permission_fault => "read from unreadable memory",
         _ if frame.far < PAGE_SIZE => "NULL pointer dereference",
         _ => "paging request",

@@ -2,6 +2,9 @@
 //!
 //! Needed wherever memory is reached with the caches off on one side and on on
 //! the other: the early stage writes tables that the walker reads cached.
+//!
+//! Ranges are of addresses as they are mapped now: physical ones with the MMU
+//! off, virtual ones after.
 
 use platform::range::PhysRange;
 

@@ -1,14 +1,14 @@
 //! Exceptions at EL1: resume after one that was armed, report any other.
 
-use core::arch::{asm, global_asm};
+use core::arch::asm;
 use core::fmt;
-use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::blackbox::offset;
-use crate::console::raw_println;
+use aarch64_cpu::asm::barrier;
+
+use super::power::{self, Outcome};
+use crate::console::{self, raw_println};
 use crate::panic;
-use crate::stage::Stage;
 
 /// Everything the interrupted code had: filled in by vectors.S, in the black
 /// box. There is one: exceptions do not nest, except to die.
@@ -28,7 +28,8 @@ pub struct ExceptionFrame {
     pub far: u64,
     /// Which of the 16 vectors was taken.
     pub vector: u64,
-    state: u64,
+    /// 0 free, 1 being written, 2 complete.
+    pub(crate) state: u64,
     /// The exception level it was taken at.
     pub el: u64,
 }
@@ -36,39 +37,25 @@ pub struct ExceptionFrame {
 impl ExceptionFrame {
     /// Whether the frame holds an exception from which execution did not resume.
     pub fn is_recorded(&self) -> bool {
-        self.state >= 2
+        self.state == 2
     }
 }
 
-global_asm!(
-    include_str!("asm.S"),
-    ".set FRAME, {frame}",
-    ".set FRAME_SP, {sp}",
-    ".set FRAME_ELR, {elr}",
-    ".set FRAME_ESR, {esr}",
-    ".set FRAME_VECTOR, {vector}",
-    ".set FRAME_STATE, {state}",
-    ".set FRAME_EL, {el}",
-    ".set BB_NESTED, {nested}",
-    ".set BB_STAGE, {stage}",
-    ".set STAGE_FDT, {fdt}",
-    include_str!("vectors.S"),
-    frame = const offset::EXCEPTION,
-    sp = const offset_of!(ExceptionFrame, sp),
-    elr = const offset_of!(ExceptionFrame, elr),
-    esr = const offset_of!(ExceptionFrame, esr),
-    vector = const offset_of!(ExceptionFrame, vector),
-    state = const offset_of!(ExceptionFrame, state),
-    el = const offset_of!(ExceptionFrame, el),
-    nested = const offset::NESTED,
-    stage = const offset::STAGE,
-    fdt = const Stage::Fdt as u8,
-);
+/// Whether an SError is pending: somebody accessed what is not there.
+pub fn serror_is_pending() -> bool {
+    // An external abort of an earlier access may still be on its way.
+    barrier::dsb(barrier::SY);
+    barrier::isb(barrier::SY);
+    let isr: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mrs {}, isr_el1", out(reg) isr, options(nomem, nostack, preserves_flags)) };
+    isr >> 8 & 1 == 1
+}
 
-/// Lets SError in: what firmware left pending is reported instead of lost.
+/// Lets SError in, so that none is lost from here on.
 pub fn unmask_serror() {
     // SAFETY: vectors are in place, and the handler needs nothing else.
-    unsafe { asm!("msr daifclr, #4", options(nomem, nostack)) }
+    unsafe { asm!("msr daifclr, #4", options(nostack)) }
 }
 
 /// `ESR_ELx.EC`, the exception classes that this kernel knows by name
@@ -90,7 +77,7 @@ pub const fn exception_class(esr: u64) -> u64 {
 }
 
 /// The one exception that is expected next. All fields must match; then
-/// execution goes on at `resume` with x0 = 1.
+/// execution goes on at `resume` with x0 = 1 and x1 = the syndrome.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
     /// Exception class.
@@ -103,7 +90,8 @@ pub struct Expected {
     pub resume: u64,
 }
 
-/// A slot of plain loads and stores: the MMU may be off, and there is one CPU.
+/// Loads and stores only, no read-modify-write: the MMU may be off, and there is
+/// one CPU.
 struct Slot {
     armed: AtomicU64,
     class: AtomicU64,
@@ -134,10 +122,17 @@ pub fn disarm() {
     SLOT.armed.store(0, Ordering::Release);
 }
 
+/// `ESR_ELx.FnV`: a synchronous external abort need not say where.
+const fn far_is_valid(esr: u64) -> bool {
+    !(fault_status(esr) == EXTERNAL_ABORT && esr >> 10 & 1 == 1)
+}
+
 fn resume_address(frame: &ExceptionFrame) -> Option<u64> {
     let expected = SLOT.armed.load(Ordering::Acquire) == 1
+        // ESR and FAR are those of an earlier exception at an interrupt.
+        && frame.vector % 4 == SYNCHRONOUS
         && SLOT.class.load(Ordering::Relaxed) == exception_class(frame.esr)
-        && SLOT.far.load(Ordering::Relaxed) == frame.far
+        && (!far_is_valid(frame.esr) || SLOT.far.load(Ordering::Relaxed) == frame.far)
         && SLOT.elr.load(Ordering::Relaxed) == frame.elr;
     expected.then(|| SLOT.resume.load(Ordering::Relaxed))
 }
@@ -149,13 +144,22 @@ extern "C" fn handle_exception(frame: &mut ExceptionFrame) {
             disarm();
             frame.elr = resume;
             frame.x[0] = 1;
+            frame.x[1] = frame.esr;
         }
         None => panic::die_of_exception(frame),
     }
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn handle_nested_exception(first: &ExceptionFrame, esr: u64, elr: u64, far: u64) -> ! {
+extern "C" fn handle_nested_exception(
+    first: *const ExceptionFrame,
+    esr: u64,
+    elr: u64,
+    far: u64,
+) -> ! {
+    // SAFETY: the frame in the black box, which nobody writes any more. Copied,
+    // as the interrupted handler may hold a reference to it.
+    let first = unsafe { first.read() };
     raw_println!(
         "Exception while another was reported: ESR {esr:#018x} ELR {elr:#018x} FAR {far:#018x}"
     );
@@ -167,6 +171,39 @@ extern "C" fn handle_nested_exception(first: &ExceptionFrame, esr: u64, elr: u64
     );
     panic::finish()
 }
+
+/// Reporting a fault faulted twice: ends the boot without a word.
+#[unsafe(no_mangle)]
+extern "C" fn handle_last_resort() -> ! {
+    console::disable();
+    power::exit(Outcome::Fail)
+}
+
+/// `ESR_ELx.ISS.{DFSC,IFSC}` of an abort: what went wrong.
+pub const fn fault_status(esr: u64) -> u64 {
+    esr & 0x3f
+}
+
+/// Whether an abort was a translation fault, at any level.
+pub const fn is_translation_fault(esr: u64) -> bool {
+    fault_status(esr) & !3 == 0x04
+}
+
+/// Whether an abort was a permission fault, at any level.
+pub const fn is_permission_fault(esr: u64) -> bool {
+    fault_status(esr) & !3 == 0x0c
+}
+
+/// `ESR_ELx.ISS.WnR` of a data abort: it was a write.
+pub const fn is_write(esr: u64) -> bool {
+    esr >> 6 & 1 == 1
+}
+
+/// A fault status: synchronous external abort, not on a table walk.
+pub const EXTERNAL_ABORT: u64 = 0x10;
+
+/// The kind of a vector: synchronous, IRQ, FIQ, SError.
+const SYNCHRONOUS: u64 = 0;
 
 /// A syndrome in words.
 pub struct Syndrome(pub u64);
@@ -195,10 +232,10 @@ impl fmt::Display for Syndrome {
         };
         write!(f, "{name} (EC {class:#04x})")?;
         if matches!(class, class::INSTRUCTION_ABORT | class::DATA_ABORT) {
-            let access = match (class, self.0 >> 6 & 1) {
-                (class::INSTRUCTION_ABORT, _) => "fetch",
-                (_, 0) => "read",
-                _ => "write",
+            let access = match class {
+                class::INSTRUCTION_ABORT => "fetch",
+                _ if is_write(self.0) => "write",
+                _ => "read",
             };
             write!(f, ", {access}, {}", FaultStatus(self.0))?;
         }
@@ -211,14 +248,14 @@ struct FaultStatus(u64);
 
 impl fmt::Display for FaultStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let status = self.0 & 0x3f;
+        let status = fault_status(self.0);
         let level = status & 3;
         match status {
             0x00..=0x03 => write!(f, "level {level} address size fault"),
             0x04..=0x07 => write!(f, "level {level} translation fault"),
             0x08..=0x0b => write!(f, "level {level} access flag fault"),
             0x0c..=0x0f => write!(f, "level {level} permission fault"),
-            0x10 => f.write_str("synchronous external abort"),
+            EXTERNAL_ABORT => f.write_str("synchronous external abort"),
             0x14..=0x17 => write!(
                 f,
                 "level {level} synchronous external abort on a table walk"

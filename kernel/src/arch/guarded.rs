@@ -1,31 +1,39 @@
 //! Accesses that may fault, and say whether they did.
 
-use super::exception::{Expected, arm, class, disarm};
+use core::fmt;
+
+use super::exception::{Expected, Syndrome, arm, class, disarm};
 
 core::arch::global_asm!(
     "
 .section .text.guarded, \"ax\"
 
-// Each: x0 = address, x1 = value. Returns 0 in x0, or 1 if the instruction at
-// the `_access` label faulted as expected, and what was read in x1.
+// Each: x0 = address, x1 = value. Returns 0 in x0 and what was read in x1; or,
+// if the instruction at the `_access` label faulted as expected, what the
+// handler put there: 1 and the syndrome.
 .global guarded_load32
+.type guarded_load32, %function
 guarded_load32:
 .global guarded_load32_access
 guarded_load32_access:
 	ldr	w1, [x0]
 	mov	x0, xzr
 	ret
+.size guarded_load32, . - guarded_load32
 
 .global guarded_store8
+.type guarded_store8, %function
 guarded_store8:
 .global guarded_store8_access
 guarded_store8_access:
 	strb	w1, [x0]
 	mov	x0, xzr
 	ret
+.size guarded_store8, . - guarded_store8
 
 // Branches to x0, where a RET may be. The fault is taken at the target.
 .global guarded_branch
+.type guarded_branch, %function
 guarded_branch:
 	stp	x29, x30, [sp, #-16]!
 	mov	x29, sp
@@ -34,9 +42,9 @@ guarded_branch:
 	b	1f
 .global guarded_branch_faulted
 guarded_branch_faulted:
-	mov	x0, #1
 1:	ldp	x29, x30, [sp], #16
 	ret
+.size guarded_branch, . - guarded_branch
 
 .global guarded_fault_return
 guarded_fault_return:
@@ -45,24 +53,45 @@ guarded_fault_return:
 );
 
 unsafe extern "C" {
-    fn guarded_load32(address: u64, _: u64) -> Loaded;
+    fn guarded_load32(address: u64, _: u64) -> Outcome;
     fn guarded_load32_access();
-    fn guarded_store8(address: u64, value: u64) -> u64;
+    fn guarded_store8(address: u64, value: u64) -> Outcome;
     fn guarded_store8_access();
-    fn guarded_branch(address: u64) -> u64;
+    fn guarded_branch(address: u64, _: u64) -> Outcome;
     fn guarded_branch_faulted();
     fn guarded_fault_return();
 }
 
+/// x0 and x1, as the assembly or the exception handler leaves them.
 #[repr(C)]
-struct Loaded {
+struct Outcome {
     faulted: u64,
+    /// What was read, or the syndrome.
     value: u64,
 }
 
-/// The access faulted.
+impl Outcome {
+    fn into_result(self) -> Result<u64, Fault> {
+        if self.faulted == 0 {
+            Ok(self.value)
+        } else {
+            Err(Fault { esr: self.value })
+        }
+    }
+}
+
+/// The access faulted, with this syndrome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Faulted;
+pub struct Fault {
+    /// `ESR_EL1`.
+    pub esr: u64,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Syndrome(self.esr).fmt(f)
+    }
+}
 
 fn address_of(label: unsafe extern "C" fn()) -> u64 {
     label as *const () as u64
@@ -88,46 +117,42 @@ fn expecting_data_abort<T>(
 /// Reads a word; `address` is 4-byte aligned.
 ///
 /// # Errors
-/// [`Faulted`], if the read raised a data abort. Any other exception is fatal.
+/// [`Fault`], if the read raised a data abort. Any other exception is fatal.
 ///
 /// # Safety
 /// A read of `address` must have no side effect that matters.
-pub unsafe fn load32(address: u64) -> Result<u32, Faulted> {
-    let loaded = expecting_data_abort(address, guarded_load32_access, || {
+pub unsafe fn load32(address: u64) -> Result<u32, Fault> {
+    let outcome = expecting_data_abort(address, guarded_load32_access, || {
         // SAFETY: the caller answers for the read; a fault is caught.
         unsafe { guarded_load32(address, 0) }
     });
-    if loaded.faulted == 0 {
-        Ok(loaded.value as u32)
-    } else {
-        Err(Faulted)
-    }
+    outcome.into_result().map(|value| value as u32)
 }
 
 /// Writes a byte.
 ///
 /// # Errors
-/// [`Faulted`], if the write raised a data abort. Any other exception is fatal.
+/// [`Fault`], if the write raised a data abort. Any other exception is fatal.
 ///
 /// # Safety
 /// If the write succeeds, nothing may depend on what was there.
-pub unsafe fn store8(address: u64, value: u8) -> Result<(), Faulted> {
-    let faulted = expecting_data_abort(address, guarded_store8_access, || {
+pub unsafe fn store8(address: u64, value: u8) -> Result<(), Fault> {
+    let outcome = expecting_data_abort(address, guarded_store8_access, || {
         // SAFETY: the caller answers for the write; a fault is caught.
         unsafe { guarded_store8(address, value.into()) }
     });
-    if faulted == 0 { Ok(()) } else { Err(Faulted) }
+    outcome.into_result().map(drop)
 }
 
 /// Branches to `address` and comes back.
 ///
 /// # Errors
-/// [`Faulted`], if the fetch raised an instruction abort. Any other exception
+/// [`Fault`], if the fetch raised an instruction abort. Any other exception
 /// is fatal.
 ///
 /// # Safety
 /// What can be executed at `address` must be a RET.
-pub unsafe fn branch(address: u64) -> Result<(), Faulted> {
+pub unsafe fn branch(address: u64) -> Result<(), Fault> {
     arm(Expected {
         class: class::INSTRUCTION_ABORT,
         far: address,
@@ -135,7 +160,7 @@ pub unsafe fn branch(address: u64) -> Result<(), Faulted> {
         resume: address_of(guarded_branch_faulted),
     });
     // SAFETY: the caller answers for what is there; a fault is caught.
-    let faulted = unsafe { guarded_branch(address) };
+    let outcome = unsafe { guarded_branch(address, 0) };
     disarm();
-    if faulted == 0 { Ok(()) } else { Err(Faulted) }
+    outcome.into_result().map(drop)
 }

@@ -9,11 +9,12 @@ use aarch64_cpu::registers::{
 };
 
 use early_mmu::{MAIR_EL1, PhysAddr, TableMemory};
+use platform::range::PhysRange;
 
 use crate::mm::Geometry;
 use crate::mm::layout::PAGE_SIZE;
 
-use super::tlb;
+use super::{cache, cpu, tlb};
 
 /// What `enable_mmu.S` writes, in its order.
 #[repr(C)]
@@ -65,7 +66,10 @@ impl MmuRegisters {
 }
 
 /// Stops all translation through TTBR0, and forgets what it gave.
-pub fn drop_identity_map() {
+///
+/// # Safety
+/// Nothing that is used from here on may be at an address of the lower half.
+pub unsafe fn drop_identity_map() {
     TCR_EL1.modify(TCR_EL1::EPD0::DisableTTBR0Walks);
     // No walk may start from the old TTBR0 once it may hold something else.
     barrier::isb(barrier::SY);
@@ -75,27 +79,45 @@ pub fn drop_identity_map() {
     tlb::flush_all_local();
 }
 
-/// What a read of `va` at EL1 translates to now, by the MMU's own walk;
-/// `None` if it would fault. Bypasses no permission but execute.
-pub fn translate_read(va: u64) -> Option<u64> {
+/// What a read of `va` at EL1 translates to, `None` if it would fault.
+pub fn translate_read(va: u64) -> Option<Translated> {
     // SAFETY: AT changes nothing but PAR_EL1.
     unsafe { asm!("at s1e1r, {}", in(reg) va, options(nostack, preserves_flags)) };
     translation_result(va)
 }
 
 /// The same for a write.
-pub fn translate_write(va: u64) -> Option<u64> {
+pub fn translate_write(va: u64) -> Option<Translated> {
     // SAFETY: as above.
     unsafe { asm!("at s1e1w, {}", in(reg) va, options(nostack, preserves_flags)) };
     translation_result(va)
 }
 
-fn translation_result(va: u64) -> Option<u64> {
+/// What the MMU makes of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translated {
+    /// Physical address.
+    pub pa: u64,
+    /// Memory type, as a byte of `MAIR_EL1`.
+    pub attr: u8,
+    /// Shareability: 2 outer, 3 inner.
+    pub shareability: u8,
+}
+
+fn translation_result(va: u64) -> Option<Translated> {
     // PAR_EL1 holds the result only after a context synchronization event.
     barrier::isb(barrier::SY);
     let par = PAR_EL1.extract();
-    let page = par.read(PAR_EL1::PA) << 12;
-    (!par.is_set(PAR_EL1::F)).then_some(page + va % PAGE_SIZE)
+    (!par.is_set(PAR_EL1::F)).then_some(Translated {
+        pa: (par.read(PAR_EL1::PA) << 12) + va % PAGE_SIZE,
+        attr: (par.get() >> 56) as u8,
+        shareability: (par.get() >> 7 & 0b11) as u8,
+    })
+}
+
+/// Whether TTBR0 is out of use: no walks, and nothing in it.
+pub fn lower_half_is_off() -> bool {
+    TCR_EL1.is_set(TCR_EL1::EPD0) && TTBR0_EL1.get() == 0
 }
 
 /// Translation tables as the kernel sees them: at their physical address plus
@@ -142,6 +164,20 @@ impl TableMemory<Geometry> for TableWindow {
         // SAFETY: new()'s caller vouches for every linked table; entries are
         // atomics, as the walker may read while the kernel writes.
         Some(unsafe { &*(self.virt(pa) as *const [AtomicU64; 512]) })
+    }
+
+    fn publish(&self, _: PhysAddr, frame: Self::Frame) {
+        if !cpu::mmu_is_on() {
+            let start = frame.as_ptr().addr() as u64;
+            let range = PhysRange {
+                start,
+                end: start + PAGE_SIZE,
+            };
+            // SAFETY: the frame's lines were clean when it was taken, and it was
+            // written with the caches off: the walker, whose reads are cached,
+            // must not find it as it was before.
+            unsafe { cache::invalidate(range) };
+        }
     }
 
     fn before_link(&self) {

@@ -1,6 +1,5 @@
 //! What only an AArch64 core understands: registers, barriers, caches, TLBs,
-//! exceptions. `unsafe` and assembly of the kernel live here, in `boot`, in
-//! `drivers` and where memory changes its type in `mm`.
+//! exceptions.
 
 pub mod cache;
 pub mod cpu;

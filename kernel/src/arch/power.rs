@@ -42,6 +42,12 @@ pub fn configure(conduit: Option<Conduit>, mode: ExitMode) {
 pub fn exit(outcome: Outcome) -> ! {
     blackbox::persist();
     let mode = EXIT_MODE.load(Ordering::Relaxed);
+    // If this way out faults, the report of that takes the next one.
+    let next = match mode == ExitMode::Semihosting as u8 {
+        true => ExitMode::Psci,
+        false => ExitMode::Halt,
+    };
+    EXIT_MODE.store(next as u8, Ordering::Relaxed);
     if mode == ExitMode::Semihosting as u8 {
         let status = match outcome {
             Outcome::Pass => semihosting::process::ExitCode::SUCCESS,

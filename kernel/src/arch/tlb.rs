@@ -19,12 +19,12 @@ impl TlbMaintenance for InnerShareable {
     }
 
     fn invalidate_walk(&self, operand: u64) {
-        // SAFETY: as above.
+        // SAFETY: forgetting a translation only makes it be walked again.
         unsafe { asm!("tlbi vaae1is, {}", in(reg) operand, options(nostack, preserves_flags)) }
     }
 
     fn invalidate_all(&self) {
-        // SAFETY: as above.
+        // SAFETY: forgetting a translation only makes it be walked again.
         unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) }
     }
 
@@ -44,7 +44,7 @@ pub fn execute(flush: Flush) {
 
 /// Forgets every EL1 translation on this CPU, after system registers changed.
 pub fn flush_all_local() {
-    // SAFETY: as above. The DSB waits for the TLBI, the ISB keeps what follows
+    // SAFETY: forgetting translations only makes them be walked again. The DSB waits for the TLBI, the ISB keeps what follows
     // from using a translation fetched before it.
     unsafe {
         asm!(

@@ -4,7 +4,7 @@
 //
 // Nothing of the interrupted code is trusted: no stack is touched before all
 // registers are in the black box, and what follows has a stack of its own.
-// TPIDR_EL0, unused otherwise as there is no EL0, is the first scratch register.
+// TPIDR_EL0 and TPIDR_EL1, unused otherwise, are the first scratch registers.
 
 .section .text.vectors, "ax"
 
@@ -16,8 +16,7 @@ vectors:
 	.rept	16
 	.balign	128
 	msr	tpidr_el0, x0
-	adr_l	x0, black_box + FRAME
-	str	x1, [x0, #8]
+	msr	tpidr_el1, x1
 	mov	x1, #vector
 	b	record_exception
 	.set	vector, vector + 1
@@ -48,12 +47,14 @@ park_vectors:
 90:
 .endm
 
-// In: x0 = the frame, x1 = number of the vector; what they held is saved.
+// In: x1 = number of the vector; x0 and x1 are saved.
 .type record_exception, %function
 record_exception:
+	adr_l	x0, black_box + FRAME
+	ldr	x0, [x0, #FRAME_STATE]
+	cbnz	x0, record_nested	// nothing of the first one is overwritten
+	adr_l	x0, black_box + FRAME
 	str	x2, [x0, #16]
-	ldr	x2, [x0, #FRAME_STATE]
-	cbnz	x2, record_nested
 	mov	x2, #1			// being written
 	str	x2, [x0, #FRAME_STATE]
 	str	x3, [x0, #24]
@@ -72,7 +73,8 @@ record_exception:
 	stp	x28, x29, [x0, #224]
 	str	x30, [x0, #240]
 	mrs	x2, tpidr_el0
-	str	x2, [x0]
+	mrs	x3, tpidr_el1
+	stp	x2, x3, [x0]
 	mov	x2, sp
 	str	x2, [x0, #FRAME_SP]
 	str	x1, [x0, #FRAME_VECTOR]
@@ -126,33 +128,40 @@ record_exception:
 .size record_exception, . - record_exception
 
 // A fault while a fault was handled. The first one is what counts; of the
-// others the first is kept, and the handler for it runs once, on an empty stack.
-//   In: x0 = the frame, x2 = its state.
+// others the first is noted, and each gets a last resort of its own, on an empty
+// stack: to report, then only to switch off, then nothing.
 .type record_nested, %function
 record_nested:
-	cmp	x2, #2
-	add	x2, x2, #1
-	str	x2, [x0, #FRAME_STATE]
-	b.hi	1f
+	adr_l	x0, black_box + BB_NESTED
+	ldr	x1, [x0]
+	add	x1, x1, #1
+	str	x1, [x0]
 	mrs	x4, CurrentEL
 	cmp	x4, #8
 	mrs_el	x5, esr
 	mrs_el	x6, elr
 	mrs_el	x7, far
 	mov	x3, sp
-	adr_l	x8, black_box + BB_NESTED
-	stp	x5, x6, [x8]
-	stp	x7, x3, [x8, #16]
-	b.hs	1f			// Rust cannot run at EL2 or EL3
+	cmp	x1, #2
+	b.hi	3f			// not even the way out works
+	b.eq	1f
+	stp	x5, x6, [x0, #8]
+	stp	x7, x3, [x0, #24]
+1:	cmp	x4, #8
+	b.hs	3f			// Rust cannot run at EL2 or EL3
 	adr_l	x2, black_box
 	ldrb	w2, [x2, #BB_STAGE]
 	cmp	w2, #STAGE_FDT
-	b.lo	1f
+	b.lo	3f
 	adr_l	x2, exception_stack_top
 	mov	sp, x2
+	cmp	x1, #2
+	b.eq	2f
+	adr_l	x0, black_box + FRAME
 	mov	x1, x5
 	mov	x2, x6
 	mov	x3, x7
 	bl	handle_nested_exception
-1:	b	1b
+2:	bl	handle_last_resort
+3:	b	3b
 .size record_nested, . - record_nested

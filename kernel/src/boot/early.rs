@@ -15,8 +15,7 @@ use platform::range::PhysRange;
 use super::DEFAULT_FDT_PA;
 use super::info::{BootInfo, EarlyCell, boot_info_mut};
 use crate::arch::mmu::{MmuRegisters, TableWindow};
-use crate::arch::{cache, cpu, debug, guarded, power};
-use crate::drivers::pl011;
+use crate::arch::{cache, cpu, debug, exception, guarded, power};
 use crate::logger::{early_info, early_warn};
 use crate::mm::frames::{FrameRun, MemblockFrames, static_frames};
 use crate::mm::layout::PAGE_SIZE;
@@ -49,12 +48,14 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
     boot.swapper_pa = swapper_pa().as_u64();
     boot.fdt = read_device_tree(fdt_pa, boot);
     let bootargs = boot.firmware.bootargs;
-    let options = cmdline::parse(bootargs.as_str(), |ignored| {
-        early_warn!("command line: {ignored}")
-    });
+    let options = cmdline::parse(bootargs.as_str(), |_| {});
     logger::set_level(options.log_level);
     power::configure(boot.firmware.psci, options.exit);
     open_console(boot, &options);
+    // Once more, now that somebody can read what is wrong with it.
+    cmdline::parse(bootargs.as_str(), |ignored| {
+        early_warn!("command line: {ignored}")
+    });
     early_info!(
         "Booting at EL{}, image at {image_pa:#x}, MIDR {:#010x}",
         boot.entry_el,
@@ -84,7 +85,7 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
 
 /// Physical address of `swapper_pg_dir`, while the MMU is off.
 fn swapper_pa() -> PhysAddr {
-    PhysAddr::new(SWAPPER_PG_DIR.as_ptr().addr() as u64)
+    PhysAddr::new(SWAPPER_PG_DIR.as_ptr().expose_provenance() as u64)
 }
 
 /// The kernel's tables as they are now, while the MMU is off.
@@ -184,6 +185,9 @@ fn open_console(boot: &mut BootInfo, options: &Options<'_>) {
         // SAFETY: only ID registers are read before it is known for a PL011.
         unsafe { console::open(uart_pa) }
     });
+    if exception::serror_is_pending() {
+        early_warn!("an SError is pending: from the firmware, or from looking for a console");
+    }
     if opened != Some(Ok(())) {
         boot.firmware.uart = None;
         console::disable();
@@ -246,7 +250,7 @@ fn build_tables(boot: &mut BootInfo, options: &Options<'_>) {
             Err(error) => panic!("console: {error}"),
         }
         let idmap_pa = PhysAddr::new(boot.image_pa + image::idmap_pg_dir_offset());
-        identity_map_console(idmap_pa, window, &mut frames, uart_pa);
+        identity_map_console(idmap_pa, window, pa_bits, &mut frames, uart_pa);
     }
     boot.static_frames = all - frames.available();
 
@@ -264,13 +268,7 @@ fn build_tables(boot: &mut BootInfo, options: &Options<'_>) {
     ) {
         panic!("linear map of {piece}: {error}");
     }
-    let (taken, count) = frames.taken();
-    boot.linear_frames = count;
-    for &range in taken.as_slice() {
-        // SAFETY: cleaned when it was taken, and written with the caches off
-        // since. enable_mmu.S does the same for what lies in the image.
-        unsafe { cache::invalidate(range) }
-    }
+    boot.linear_frames = frames.count();
 }
 
 /// Maps each segment where the image is linked; the stack guards stay holes.
@@ -300,14 +298,15 @@ fn map_image(tables: &mut KernelTables, frames: &mut FrameRun, image_pa: u64) {
 fn identity_map_console(
     idmap_pa: PhysAddr,
     window: TableWindow,
+    pa_bits: u32,
     frames: &mut FrameRun,
     uart_pa: u64,
 ) {
-    let mut idmap = PageTable::new(idmap_pa, VaRange::Lower, window);
+    let mut idmap = PageTable::new(idmap_pa, VaRange::Lower, window).with_output_bits(pa_bits);
     let mapping = Mapping {
         va: VirtAddr::new(uart_pa),
         pa: PhysAddr::new(uart_pa),
-        size_bytes: pl011::SIZE_BYTES.max(PAGE_SIZE),
+        size_bytes: PAGE_SIZE,
         prot: PROT_DEVICE_nGnRE,
     };
     match idmap.create_mapping(mapping, Flags::NONE, frames) {

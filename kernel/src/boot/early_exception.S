@@ -1,5 +1,6 @@
-// Exceptions before Rust can run, at whichever EL the loader entered: recorded
-// already, printed on the default UART, and that is all. Called by vectors.S.
+// Exceptions where Rust cannot run: before the image is relocated, or at EL2 and
+// EL3. Recorded already, printed on the default UART, and that is all. Called by
+// vectors.S.
 
 .section .text.vectors, "ax"
 
@@ -35,7 +36,11 @@ early_exception:
 // address; polls are bounded. Clobbers x0, x2-x5.
 .type early_puts, %function
 early_puts:
-	ldr	x2, =DEFAULT_UART_PA
+	mov_q	x2, DEFAULT_UART_PA
+	ldr	w3, [x2, #0xfe0]	// part number: the ID below is every PrimeCell's
+	and	w3, w3, #0xff
+	cmp	w3, #0x11
+	b.ne	9f
 	ldr	w3, [x2, #0xff0]	// PrimeCell ID, first and last byte
 	cmp	w3, #0x0d
 	b.ne	9f
@@ -76,7 +81,7 @@ early_puthex:
 .size early_puthex, . - early_puthex
 
 early_exception_message:
-	.asciz	"Unhandled exception before the kernel could run: ESR, ELR, FAR ="
+	.asciz	"Unhandled exception where the kernel cannot handle any: ESR, ELR, FAR ="
 early_fail_message:
 	.asciz	"\nboot: FAIL\n"
 hex_prefix:

@@ -11,15 +11,6 @@
 //   x22  image (_text), physical address
 //   x23  x22 - KIMAGE_VADDR: what relocation adds while the MMU is off
 
-// Notes how far the boot has come. Clobbers x9, x10.
-.macro enter_stage, number
-	adr_l	x9, black_box
-	mov	w10, #\number
-	strb	w10, [x9, #BB_STAGE]
-	mrs	x10, cntvct_el0
-	str	x10, [x9, #(BB_STAGE_TICKS + 8 * \number)]
-.endm
-
 .section .head.text, "ax"
 
 // The Image header (Linux: Documentation/arch/arm64/booting.rst).
@@ -52,15 +43,21 @@ primary_entry:
 3:	isb				// VBAR before the first thing that can fault
 	msr	daifset, #0xf		// U-Boot leaves SError unmasked
 
-	// QEMU's ELF loader starts every CPU here, all with x0 = 0: the others
-	// park before they touch memory. A CPU that brings a device tree is the
-	// one that the boot protocol lets in, whatever its number.
+	// QEMU's ELF loader starts every CPU here, all with x0 = 0, at EL3 with
+	// secure=on: the others park before they read or write memory. A CPU that
+	// brings a device tree is the one that the boot protocol lets in, whatever
+	// its number.
 	mrs	x1, mpidr_el1
-	ldr	x2, =0xff00ffffff	// Aff3, Aff2, Aff1, Aff0
+	mov_q	x2, 0xff00ffffff	// Aff3, Aff2, Aff1, Aff0
 	tst	x1, x2
 	b.eq	5f
-	cbz	x21, park
+	cbz	x21, refuse_secondary
 5:
+	// The identity map and the linear map rely on what the boot protocol says.
+	adr	x22, _text		// not adrp: that hides an offset below 4 KiB
+	tst	x22, #0x1fffff
+	b.ne	refuse_base
+
 	bl	open_black_box
 
 	cmp	x19, #(2 << 2)
@@ -68,9 +65,10 @@ primary_entry:
 	b.ne	6f
 	bl	el2_to_el1
 6:
-	ldr	x1, =SCTLR_EL1_MMU_OFF
+	msr	spsel, #1		// the loader may have used SP_EL0
+	mov_q	x1, SCTLR_EL1_MMU_OFF
 	msr	sctlr_el1, x1
-	isb				// alignment checks on before the first access
+	isb				// alignment checks on for what follows
 
 	// The loader cleaned what it loaded, not the rest of image_size: write
 	// back what it may have left dirty there, lest an eviction overwrite
@@ -85,8 +83,7 @@ primary_entry:
 	mov	x30, xzr
 
 	enter_stage STAGE_RELOCATE
-	adr_l	x22, _text
-	ldr	x1, =KIMAGE_VADDR
+	mov_q	x1, KIMAGE_VADDR
 	sub	x23, x22, x1
 	adr_l	x9, black_box
 	str	x22, [x9, #BB_IMAGE_PA]
@@ -188,11 +185,11 @@ create_idmap:
 	str	x2, [x0, x3, lsl #3]
 
 	// The image is 2 MiB-aligned and no larger: level 3 from its first entry.
-	ldr	x2, =PAGE_KERNEL_ROX
+	mov_q	x2, PAGE_KERNEL_ROX
 	adr_l	x3, _etext
 	mov	x4, x22
 	bl	1f
-	ldr	x2, =PAGE_KERNEL
+	mov_q	x2, PAGE_KERNEL
 	adr_l	x3, _end
 	bl	1f
 	ret	x10
@@ -218,7 +215,7 @@ open_black_box:
 	ldr	x5, [x0, #BB_NONCE]	// the tester's, or whatever is there
 	adr_l	x1, black_box + BB_PREVIOUS
 	add	x2, x0, #BB_KEPT_BYTES
-	ldr	x6, =BLACK_BOX_MAGIC
+	mov_q	x6, BLACK_BOX_MAGIC
 	ldr	x7, [x0]
 	cmp	x6, x7			// a record of any version?
 1:	ldp	x3, x4, [x0]
@@ -239,7 +236,7 @@ open_black_box:
 	str	x1, [x0, #BB_CNTFRQ]
 	mrs	x1, cntvct_el0
 	str	x1, [x0, #BB_STAGE_TICKS]
-	ldr	x1, =(BLACK_BOX_SIZE << 32 | BLACK_BOX_VERSION)
+	mov_q	x1, (BLACK_BOX_SIZE << 32 | BLACK_BOX_VERSION)
 	str	x1, [x0, #8]
 	dmb	sy			// a reader sees the magic last
 	str	x6, [x0]
@@ -266,12 +263,14 @@ idmap_end:
 	.balign	65536
 .global init_stack_guard
 init_stack_guard:	.space	65536
-			.space	65536
+.global init_stack_bottom
+init_stack_bottom:	.space	65536
 .global init_stack_top
 init_stack_top:
 .global exception_stack_guard
 exception_stack_guard:	.space	65536
-			.space	65536
+.global exception_stack_bottom
+exception_stack_bottom:	.space	65536
 .global exception_stack_top
 exception_stack_top:
 

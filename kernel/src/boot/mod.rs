@@ -39,6 +39,7 @@ const SCTLR_EL2_MMU_OFF: u64 = 0x30c5_0830;
 /// HCR_EL2.RW: EL1 is AArch64.
 const HCR_EL2_RW: u64 = 1 << 31;
 
+// All assembly files, as one unit: they share macros and constants.
 global_asm!(
     ".set KIMAGE_VADDR, {kimage_vaddr}",
     ".set IMAGE_FLAGS, {image_flags}",
@@ -64,15 +65,25 @@ global_asm!(
     ".set BLACK_BOX_MAGIC, {magic}",
     ".set BLACK_BOX_VERSION, {version}",
     ".set BLACK_BOX_SIZE, {size}",
+    ".set BB_NESTED, {nested}",
+    ".set STAGE_FDT, {fdt}",
+    ".set FRAME, {frame}",
+    ".set FRAME_SP, {frame_sp}",
     ".set FRAME_ELR, {frame_elr}",
     ".set FRAME_ESR, {frame_esr}",
-    include_str!("../arch/asm.S"),
+    ".set FRAME_VECTOR, {frame_vector}",
+    ".set FRAME_STATE, {frame_state}",
+    ".set FRAME_EL, {frame_el}",
+    // linker.ld checks that it means the same address.
+    ".global kimage_vaddr",
+    ".set kimage_vaddr, {kimage_vaddr}",
+    include_str!("macros.S"),
     include_str!("head.S"),
     include_str!("el2.S"),
     include_str!("early_exception.S"),
     include_str!("cache.S"),
     include_str!("enable_mmu.S"),
-    ".ltorg",
+    include_str!("../arch/vectors.S"),
     kimage_vaddr = const KIMAGE_VADDR,
     image_flags = const IMAGE_FLAGS,
     sctlr_el1 = const SCTLR_EL1_MMU_OFF,
@@ -97,6 +108,13 @@ global_asm!(
     magic = const blackbox::MAGIC,
     version = const blackbox::VERSION,
     size = const blackbox::SIZE_BYTES,
+    nested = const offset::NESTED,
+    fdt = const Stage::Fdt as u8,
+    frame = const offset::EXCEPTION,
+    frame_sp = const offset_of!(ExceptionFrame, sp),
     frame_elr = const offset_of!(ExceptionFrame, elr),
     frame_esr = const offset_of!(ExceptionFrame, esr),
+    frame_vector = const offset_of!(ExceptionFrame, vector),
+    frame_state = const offset_of!(ExceptionFrame, state),
+    frame_el = const offset_of!(ExceptionFrame, el),
 );

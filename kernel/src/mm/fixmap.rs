@@ -22,8 +22,14 @@ pub const FIX_FDT: u64 = FIXADDR_START;
 pub const FIX_EARLYCON: u64 = FIXADDR_START + 2 * LEVEL2_BLOCK_SIZE + PAGE_SIZE;
 /// A page for self-tests.
 pub const FIX_SELFTEST: u64 = FIX_EARLYCON + 2 * PAGE_SIZE;
+/// Another, for the test that a new leaf needs no allocation.
+pub const FIX_NOALLOC: u64 = FIX_SELFTEST + 2 * PAGE_SIZE;
+/// Room for self-tests that map many pages.
+pub const FIX_SELFTEST_PAGES: u64 = FIXADDR_START + 4 * LEVEL2_BLOCK_SIZE;
 /// One past the last slot.
-pub const FIXADDR_END: u64 = FIXADDR_START + 3 * LEVEL2_BLOCK_SIZE;
+pub const FIXADDR_END: u64 = FIXADDR_START + 7 * LEVEL2_BLOCK_SIZE;
+/// Beyond the fixmap, where only tables down to level 2 exist: room for blocks.
+pub const FIX_SELFTEST_BLOCK: u64 = FIXADDR_START + 8 * LEVEL2_BLOCK_SIZE;
 
 const _: () = assert!(MAX_FDT_SIZE as u64 + PAGE_SIZE <= 2 * LEVEL2_BLOCK_SIZE);
 

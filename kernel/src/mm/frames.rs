@@ -1,11 +1,12 @@
 //! Frames for new tables: from a static pool for image and fixmap, from free
 //! RAM for the linear map.
 
+use core::mem::MaybeUninit;
 use core::sync::atomic::AtomicU64;
 
 use early_mmu::{MapError, PhysAddr, ReservedFrames, TableAlloc};
-use platform::memblock::Memblock;
-use platform::range::{PhysRange, RangeList};
+use platform::memblock::{AllocError, Memblock};
+use platform::range::PhysRange;
 
 use crate::arch::cache;
 use crate::arch::mmu::TableWindow;
@@ -82,7 +83,6 @@ pub struct MemblockFrames<'m> {
     memblock: &'m mut Memblock,
     window: TableWindow,
     within: PhysRange,
-    taken: RangeList<16>,
     count: usize,
 }
 
@@ -97,7 +97,6 @@ impl<'m> MemblockFrames<'m> {
             memblock,
             window,
             within,
-            taken: RangeList::new(),
             count: 0,
         }
     }
@@ -107,9 +106,9 @@ impl<'m> MemblockFrames<'m> {
         self.memblock
     }
 
-    /// All that was taken, and how many frames that is.
-    pub fn taken(self) -> (RangeList<16>, usize) {
-        (self.taken, self.count)
+    /// How many were taken.
+    pub fn count(&self) -> usize {
+        self.count
     }
 }
 
@@ -121,16 +120,17 @@ impl TableAlloc for MemblockFrames<'_> {
         Self: 'a;
 
     fn reserve(&mut self, needed: usize) -> Result<FrameRun, MapError> {
-        let error = MapError::OutOfFrames {
-            needed,
-            available: 0,
-        };
         let size_bytes = needed as u64 * PAGE_SIZE;
-        let range = self
-            .memblock
-            .allocate(size_bytes, PAGE_SIZE, self.within)
-            .map_err(|_| error)?;
-        self.taken.insert(range).map_err(|_| error)?;
+        let range = match self.memblock.allocate(size_bytes, PAGE_SIZE, self.within) {
+            Ok(range) => range,
+            Err(AllocError::OutOfMemory { .. }) => {
+                return Err(MapError::OutOfFrames {
+                    needed,
+                    available: 0,
+                });
+            }
+            Err(AllocError::ListFull(full)) => panic!("table frames: {full}"),
+        };
         self.count += needed;
         // Whoever ran before may have left lines of it dirty.
         cache::clean_and_invalidate(range);
@@ -140,20 +140,20 @@ impl TableAlloc for MemblockFrames<'_> {
 }
 
 /// How many frames map image, fixmap, and the identity map's UART.
-const STATIC_FRAMES: usize = 16;
+const STATIC_FRAMES: usize = 24;
 
 #[repr(C, align(4096))]
-struct StaticPool([[u64; 512]; STATIC_FRAMES]);
+struct StaticPool(MaybeUninit<[[u64; 512]; STATIC_FRAMES]>);
 
 #[unsafe(link_section = ".noinit.pgdir")]
-static STATIC_POOL: EarlyCell<StaticPool> = EarlyCell::new(StaticPool([[0; 512]; STATIC_FRAMES]));
+static STATIC_POOL: EarlyCell<StaticPool> = EarlyCell::new(StaticPool(MaybeUninit::uninit()));
 
 /// The static frames, while the MMU is off.
 ///
 /// # Safety
 /// Once only.
 pub unsafe fn static_frames(window: TableWindow) -> FrameRun {
-    let start = STATIC_POOL.as_ptr().addr() as u64;
+    let start = STATIC_POOL.as_ptr().expose_provenance() as u64;
     let range = PhysRange {
         start,
         end: start + STATIC_FRAMES as u64 * PAGE_SIZE,

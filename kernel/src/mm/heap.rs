@@ -13,14 +13,13 @@ use super::linear::LinearMap;
 
 /// The most the heap takes.
 const MAX_HEAP_BYTES: u64 = 16 << 20;
+/// The least it is content with.
+const MIN_HEAP_BYTES: u64 = 256 << 10;
 
 struct KernelHeap(SpinMutex<Heap>);
 
 #[global_allocator]
 static HEAP: KernelHeap = KernelHeap(SpinMutex::new(Heap::empty()));
-
-/// Where it is.
-static RANGE: SpinMutex<PhysRange> = SpinMutex::new(PhysRange { start: 0, end: 0 });
 
 // SAFETY: Heap hands out disjoint, aligned blocks of the memory it was given,
 // and the lock keeps calls apart. No interrupt allocates.
@@ -43,21 +42,24 @@ unsafe impl GlobalAlloc for KernelHeap {
     }
 }
 
-/// Takes an eighth of what RAM is free, up to 16 MiB, in one piece. Once, with
-/// the linear map in use.
+/// Takes an eighth of what RAM is free, up to 16 MiB, in one piece; less where
+/// memory is in small pieces. Once, with the linear map in use.
 ///
 /// # Panics
-/// If there is no such piece.
+/// If there is no piece of 256 KiB.
 pub fn init(memblock: &mut Memblock, linear: LinearMap, reach: PhysRange) {
-    let size_bytes = (memblock.free_bytes() / 8).min(MAX_HEAP_BYTES) & !(PAGE_SIZE - 1);
-    let range = match memblock.allocate(size_bytes, PAGE_SIZE, reach) {
-        Ok(range) => range,
-        Err(error) => panic!("heap: {error}"),
+    let mut size_bytes = (memblock.free_bytes() / 8).clamp(MIN_HEAP_BYTES, MAX_HEAP_BYTES);
+    let range = loop {
+        size_bytes &= !(PAGE_SIZE - 1);
+        match memblock.allocate(size_bytes, PAGE_SIZE, reach) {
+            Ok(range) => break range,
+            Err(error) if size_bytes <= MIN_HEAP_BYTES => panic!("heap: {error}"),
+            Err(_) => size_bytes = (size_bytes / 2).max(MIN_HEAP_BYTES),
+        }
     };
     let start = linear.virt(range.start) as *mut u8;
     // SAFETY: RAM that was free until now, mapped writable by the linear map.
     unsafe { HEAP.0.lock().init(start, size_bytes as usize) };
-    *RANGE.lock() = range;
     log::info!("heap     {range} {:>8} KiB", size_bytes >> 10);
 }
 
@@ -67,7 +69,8 @@ pub fn usage() -> (usize, usize) {
     (heap.used(), heap.free())
 }
 
-/// The memory it was given.
-pub fn phys() -> PhysRange {
-    *RANGE.lock()
+/// The memory that it hands out, by its own account: start and end address.
+pub fn bounds() -> (u64, u64) {
+    let heap = HEAP.0.lock();
+    (heap.bottom().addr() as u64, heap.top().addr() as u64)
 }

@@ -13,14 +13,13 @@ unsafe extern "C" {
     static _data: u8;
     static _end: u8;
     static init_stack_guard: u8;
+    static init_stack_bottom: u8;
     static exception_stack_guard: u8;
+    static exception_stack_bottom: u8;
     static init_stack_top: u8;
     static exception_stack_top: u8;
     static idmap_pg_dir: u8;
 }
-
-/// Size of the unmapped area below each stack: a page of the largest granule.
-const STACK_GUARD_BYTES: u64 = 64 << 10;
 
 /// A part of the image with one protection, in bytes from `_text`: the same
 /// wherever the image runs.
@@ -102,10 +101,16 @@ pub fn data() -> [Segment; 3] {
 
 /// The guards, as offsets from `_text`.
 pub fn stack_guards() -> [PhysRange; 2] {
-    [offset!(init_stack_guard), offset!(exception_stack_guard)].map(|start| PhysRange {
-        start,
-        end: start + STACK_GUARD_BYTES,
-    })
+    [
+        PhysRange {
+            start: offset!(init_stack_guard),
+            end: offset!(init_stack_bottom),
+        },
+        PhysRange {
+            start: offset!(exception_stack_guard),
+            end: offset!(exception_stack_bottom),
+        },
+    ]
 }
 
 /// All mapped segments, ascending.

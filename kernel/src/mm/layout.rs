@@ -5,7 +5,7 @@
 //! 0xffff_8000_0000_0000  PAGE_END
 //! 0xffff_8000_8000_0000  KIMAGE_VADDR     the image: text, rodata, data
 //! 0xffff_ffff_fe00_0000  FIXADDR_START    fixmap: device tree window, devices
-//! 0xffff_ffff_fe60_0000  FIXADDR_END
+//! 0xffff_ffff_fee0_0000  FIXADDR_END
 //! ```
 
 /// Size of a page: the translation granule.

@@ -87,21 +87,36 @@ pub fn setup_fdt(tables: &mut KernelTables, fdt_pa: u64) {
     }
 }
 
-/// A checksum of every table, for tests that nothing was written.
-pub fn tables_checksum(tables: &KernelTables) -> u64 {
-    fn add(tables: &KernelTables, pa: PhysAddr, level: Level, mut sum: u64) -> u64 {
+/// Calls `visit` with the physical address of every table.
+pub fn for_each_table(tables: &KernelTables, visit: &mut dyn FnMut(u64)) {
+    fn descend(tables: &KernelTables, pa: PhysAddr, level: Level, visit: &mut dyn FnMut(u64)) {
         let Some(table) = tables.memory().table(pa) else {
-            return sum;
+            return;
         };
+        visit(pa.as_u64());
         for entry in table {
             let descriptor = Descriptor::from_bits(entry.load(Ordering::Relaxed));
-            // FNV-1a, a word at a time.
-            sum = (sum ^ descriptor.bits()).wrapping_mul(0x0000_0100_0000_01b3);
             if descriptor.kind::<Geometry>(level) == Kind::Table {
-                sum = add(tables, descriptor.output::<Geometry>(), level + 1, sum);
+                descend(tables, descriptor.output::<Geometry>(), level + 1, visit);
             }
         }
-        sum
     }
-    add(tables, tables.root(), 0, 0xcbf2_9ce4_8422_2325)
+    descend(tables, tables.root(), 0, visit);
+}
+
+/// A checksum of every table, for tests that nothing was written.
+pub fn tables_checksum(tables: &KernelTables) -> u64 {
+    let mut sum = 0xcbf2_9ce4_8422_2325;
+    for_each_table(tables, &mut |pa| {
+        for entry in tables
+            .memory()
+            .table(PhysAddr::new(pa))
+            .into_iter()
+            .flatten()
+        {
+            // FNV-1a, a word at a time.
+            sum = (sum ^ entry.load(Ordering::Relaxed)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    });
+    sum
 }

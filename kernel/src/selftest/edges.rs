@@ -1,17 +1,25 @@
-//! At every edge of every region, the MMU, the software walk and the layout
-//! must agree: on the first and last page, and on the page before and after.
+//! The whole address space: tables, MMU and layout must agree, everywhere by the
+//! tables, and by the MMU on the first and last page of each region and on the
+//! page before and after.
 
 use alloc::vec::Vec;
+use core::arch::asm;
 
 use early_mmu::{Prot, VirtAddr};
 
 use super::expected::{Expected, address_space, lookup};
 use super::{Context, End, Test, TestResult, check};
+use crate::arch::exception::{is_permission_fault, is_translation_fault};
+use crate::arch::mmu::{Translated, translate_read, translate_write};
 use crate::arch::{guarded, mmu};
 use crate::mm::image;
 use crate::mm::layout::PAGE_SIZE;
 
 pub(super) const TESTS: &[Test] = &[
+    Test {
+        name: "mmu.nothing_else_is_mapped",
+        run: nothing_else_is_mapped,
+    },
     Test {
         name: "mmu.edges_translate",
         run: edges_translate,
@@ -30,6 +38,48 @@ pub(super) const TESTS: &[Test] = &[
     },
 ];
 
+/// Every mapped region is one that should be, with its address and rights, and
+/// together they are all that should be.
+fn nothing_else_is_mapped(context: &mut Context<'_>) -> TestResult {
+    let all = address_space(context);
+    let mut mapped_bytes = 0;
+    for region in context.tables.regions() {
+        // The linear map's regions may join what is expected in pieces.
+        let mut va = region.va.as_u64();
+        let mut left = region.size_bytes;
+        while left != 0 {
+            let Some(expected) = lookup(&all, va) else {
+                return Err(End::Failed(alloc::format!(
+                    "mapped, and should not be: {region}"
+                )));
+            };
+            let offset = va - region.va.as_u64();
+            let pa = region.pa.as_u64() + offset;
+            check!(
+                pa == expected.pa_of(va),
+                "{}: {region}: wrong address",
+                expected.name
+            );
+            let prot = Prot::of(region.attributes);
+            check!(
+                prot == Some(expected.prot),
+                "{}: {region}: {prot:?}",
+                expected.name
+            );
+            let step = left.min(expected.va + expected.size_bytes - va);
+            va = va.wrapping_add(step);
+            left -= step;
+        }
+        mapped_bytes += region.size_bytes;
+    }
+    let expected_bytes: u64 = all.iter().map(|expected| expected.size_bytes).sum();
+    check!(
+        mapped_bytes == expected_bytes,
+        "{mapped_bytes:#x} bytes are mapped, {expected_bytes:#x} should be"
+    );
+    Ok(())
+}
+
 /// Every page whose translation could be off by one.
 fn edge_pages(all: &[Expected]) -> Vec<u64> {
     let around = |e: &Expected| {
@@ -41,88 +91,142 @@ fn edge_pages(all: &[Expected]) -> Vec<u64> {
         ]
     };
     let mut pages: Vec<u64> = all.iter().flat_map(around).collect();
-    for guard in image::stack_guards() {
-        let segment = image::Segment {
-            start: guard.start,
-            end: guard.end,
-            ..image::text()
-        };
-        pages.extend([
-            segment.va(),
-            segment.va() + segment.size_bytes() - PAGE_SIZE,
-        ]);
-    }
     pages.sort_unstable();
     pages.dedup();
     pages
 }
 
-fn edges_translate(context: &mut Context<'_>) -> TestResult {
-    let all = address_space(context);
-    for va in edge_pages(&all) {
-        let expected = lookup(&all, va);
-        let name = expected.map_or("a hole", |e| e.name);
-        let expected_pa = expected.map(|e| e.pa_of(va));
-        let expected_write_pa = expected
-            .filter(|e| matches!(e.prot, Prot::ReadWrite(_)))
-            .map(|e| e.pa_of(va));
-
-        let leaf = context.tables.walk(VirtAddr::new(va)).leaf();
-        let walked_pa = leaf.map(|leaf| leaf.pa.as_u64() + (va - leaf.va.as_u64()));
-        let walked_prot = leaf.and_then(|leaf| Prot::of(leaf.effective));
-        check!(
-            walked_pa == expected_pa,
-            "{name} at {va:#x}: the tables give {walked_pa:x?}, not {expected_pa:x?}"
-        );
-        check!(
-            walked_prot == expected.map(|e| e.prot),
-            "{name} at {va:#x}: the tables permit {walked_prot:?}, not {:?}",
-            expected.map(|e| e.prot)
-        );
-        // The last byte too: a page is translated whole.
-        for va in [va, va + PAGE_SIZE - 1] {
-            let offset = va % PAGE_SIZE;
-            let (read, write) = (mmu::translate_read(va), mmu::translate_write(va));
-            check!(
-                read == expected_pa.map(|pa| pa + offset),
-                "{name}: AT S1E1R {va:#x} gives {read:x?}, not {expected_pa:x?}"
-            );
-            check!(
-                write == expected_write_pa.map(|pa| pa + offset),
-                "{name}: AT S1E1W {va:#x} gives {write:x?}, not {expected_write_pa:x?}"
-            );
-        }
+/// What the MMU should make of `va`, whose page is expected to be there.
+fn expected_translation(expected: &Expected, va: u64) -> Translated {
+    let memory = expected.prot.mem_type();
+    // Device memory is always outer shareable (Arm ARM, PAR_EL1.SH).
+    let shareability = if memory.is_device() { 2 } else { 3 };
+    Translated {
+        pa: expected.pa_of(va),
+        attr: memory.mair_byte(),
+        shareability,
     }
-    Ok(())
 }
 
-/// AT knows nothing of execute rights: only a branch does.
-fn edges_execute(context: &mut Context<'_>) -> TestResult {
+fn edges_translate(context: &mut Context<'_>) -> TestResult {
     let all = address_space(context);
-    for va in edge_pages(&all) {
-        let expected = lookup(&all, va);
-        if expected.is_some_and(|e| e.prot == Prot::ReadExecute) {
-            continue;
-        }
-        // SAFETY: must fault. If it does not, the kernel is broken, which the
-        // report of whatever happens next will say.
-        let branched = unsafe { guarded::branch(va) };
+    for page in edge_pages(&all) {
+        let expected = lookup(&all, page);
+        let name = expected.map_or("a hole", |e| e.name);
+        let walked = context
+            .tables
+            .walk(VirtAddr::new(page))
+            .pa()
+            .map(|pa| pa.as_u64());
         check!(
-            branched == Err(guarded::Faulted),
-            "{} at {va:#x} could be executed",
-            expected.map_or("a hole", |e| e.name)
+            walked == expected.map(|e| e.pa_of(page)),
+            "{name}: the tables give {walked:x?} for {page:#x}"
         );
+        // The last byte too: a page is translated whole.
+        for va in [page, page + PAGE_SIZE - 1] {
+            let read = expected.map(|e| expected_translation(e, va));
+            let write =
+                read.filter(|_| expected.is_some_and(|e| matches!(e.prot, Prot::ReadWrite(_))));
+            let (at_read, at_write) = (translate_read(va), translate_write(va));
+            check!(
+                at_read == read,
+                "{name}: AT S1E1R {va:#x} gives {at_read:x?}, not {read:x?}"
+            );
+            check!(
+                at_write == write,
+                "{name}: AT S1E1W {va:#x} gives {at_write:x?}, not {write:x?}"
+            );
+        }
     }
     Ok(())
 }
 
 const RET: u32 = 0xd65f_03c0;
 
+/// AT knows nothing of execute rights: only a branch does. A RET is put where it
+/// goes, so that a page that can be executed by mistake comes back and says so.
+fn edges_execute(context: &mut Context<'_>) -> TestResult {
+    let all = address_space(context);
+    if edges_translate(context).is_err() {
+        return Err(End::Skipped(
+            "mmu.edges_translate failed: no telling what would run",
+        ));
+    }
+    for va in edge_pages(&all) {
+        let expected = lookup(&all, va);
+        if expected.is_some_and(|e| e.prot == Prot::ReadExecute) {
+            continue;
+        }
+        let name = expected.map_or("a hole", |e| e.name);
+        let writable = expected.and_then(|e| writable_alias(context, &all, e, va));
+        let branched = match writable {
+            Some(alias) => with_ret_at(alias, || {
+                // SAFETY: must fault; if not, there is a RET.
+                unsafe { guarded::branch(va) }
+            }),
+            // SAFETY: must fault. If not, the kernel is broken, which the report
+            // of whatever happens next will say: this is a hole or a device.
+            None => unsafe { guarded::branch(va) },
+        };
+        let Err(fault) = branched else {
+            return Err(End::Failed(alloc::format!(
+                "{name} at {va:#x} could be executed"
+            )));
+        };
+        let right_kind = match expected {
+            Some(_) => is_permission_fault(fault.esr),
+            None => is_translation_fault(fault.esr),
+        };
+        check!(right_kind, "{name} at {va:#x}: {fault}");
+    }
+    Ok(())
+}
+
+/// Where the memory behind `va` can be written: there, or in the linear map.
+fn writable_alias(context: &Context<'_>, all: &[Expected], e: &Expected, va: u64) -> Option<u64> {
+    let is_ram = |e: &Expected| matches!(e.prot, Prot::ReadWrite(memory) if !memory.is_device());
+    if is_ram(e) {
+        return Some(va);
+    }
+    let alias = context.boot.linear.virt(e.pa_of(va));
+    lookup(all, alias).filter(|e| is_ram(e)).map(|_| alias)
+}
+
+/// Runs `probe` while the word at `va` is a RET.
+fn with_ret_at<T>(va: u64, probe: impl FnOnce() -> T) -> T {
+    let word = va as *mut u32;
+    // SAFETY: RAM that is mapped writable. Nobody else runs, and this function
+    // and its callees do not use a region's first or last page's first word.
+    let before = unsafe { word.read_volatile() };
+    write_code(word, RET);
+    let result = probe();
+    write_code(word, before);
+    result
+}
+
+fn write_code(word: *mut u32, value: u32) {
+    // SAFETY: with_ret_at()'s word. The cleaning and invalidation make fetches
+    // see the store (Arm ARM, "Ordering of instruction fetches").
+    unsafe {
+        word.write_volatile(value);
+        asm!(
+            "dc cvau, {0}",
+            "dsb ish", // the store is out before fetched lines go
+            "ic ivau, {0}",
+            "dsb ish", // they are gone before the next fetch
+            "isb",
+            in(reg) word,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
 /// The first and the last RET of the text can be reached.
 fn text_executes(_: &mut Context<'_>) -> TestResult {
     let text = image::text();
     let words = text.size_bytes() as usize / size_of::<u32>();
-    // SAFETY: the text segment, mapped readable and never written.
+    // SAFETY: the text segment, mapped readable, and not written while the
+    // slice lives.
     let code = unsafe { core::slice::from_raw_parts(text.va() as *const u32, words) };
     let first = code.iter().position(|&word| word == RET);
     let last = code.iter().rposition(|&word| word == RET);
@@ -140,19 +244,21 @@ fn text_executes(_: &mut Context<'_>) -> TestResult {
 
 /// Nothing translates through TTBR0 any more.
 fn identity_map_gone(context: &mut Context<'_>) -> TestResult {
+    check!(mmu::lower_half_is_off(), "TTBR0 is still in use");
     let uart = context.boot.firmware.uart;
     for pa in [Some(0), Some(context.boot.image_pa), uart]
         .into_iter()
         .flatten()
     {
-        let translated = mmu::translate_read(pa);
+        let translated = translate_read(pa);
         check!(
             translated.is_none(),
             "{pa:#x} still translates to {translated:x?}"
         );
         // SAFETY: must fault; if not, a read of image or console is harmless.
         let read = unsafe { guarded::load32(pa) };
-        check!(read == Err(guarded::Faulted), "{pa:#x} can still be read");
+        let faulted = read.is_err_and(|fault| is_translation_fault(fault.esr));
+        check!(faulted, "{pa:#x} can still be read: {read:x?}");
     }
     Ok(())
 }

@@ -3,9 +3,12 @@
 use alloc::alloc::{Layout, alloc, dealloc};
 use alloc::vec::Vec;
 
+use platform::range::PhysRange;
+
 use super::{Context, Test, TestResult, check};
-use crate::mm::heap;
+use crate::arch::mmu::translate_write;
 use crate::mm::layout::PAGE_SIZE;
+use crate::mm::{for_each_table, heap, image};
 
 pub(super) const TESTS: &[Test] = &[
     Test {
@@ -27,7 +30,7 @@ pub(super) const TESTS: &[Test] = &[
 fn blocks_are_disjoint(_: &mut Context<'_>) -> TestResult {
     let (used_before, _) = heap::usage();
     let mut blocks: Vec<(*mut u8, Layout, u8)> = Vec::with_capacity(256);
-    let fill = |blocks: &mut Vec<_>, count: usize| -> TestResult {
+    let allocate = |blocks: &mut Vec<_>, count: usize| -> TestResult {
         for n in 0..count {
             let align = 1_usize << (n % 13);
             let layout = Layout::from_size_align(1 + n * 37 % 3000, align).expect("a power of two");
@@ -38,14 +41,32 @@ fn blocks_are_disjoint(_: &mut Context<'_>) -> TestResult {
                 block.addr() % align == 0,
                 "{layout:?}: {block:?} is not aligned"
             );
-            let byte = blocks.len() as u8;
-            // SAFETY: the block is that large, and nobody else's.
-            unsafe { block.write_bytes(byte, layout.size()) };
-            blocks.push((block, layout, byte));
+            blocks.push((block, layout, blocks.len() as u8));
         }
         Ok(())
     };
-    fill(&mut blocks, 120)?;
+    // Looked at before anything is written: what overlaps would break the heap
+    // itself.
+    let apart = |blocks: &[(*mut u8, Layout, u8)]| -> TestResult {
+        let mut sorted: Vec<_> = blocks
+            .iter()
+            .map(|(block, layout, _)| (block.addr(), layout.size()))
+            .collect();
+        sorted.sort_unstable();
+        for pair in sorted.windows(2) {
+            check!(pair[0].0 + pair[0].1 <= pair[1].0, "{pair:x?} overlap");
+        }
+        Ok(())
+    };
+    let fill = |blocks: &[(*mut u8, Layout, u8)]| {
+        for &(block, layout, byte) in blocks {
+            // SAFETY: the block is that large, and nobody else's.
+            unsafe { block.write_bytes(byte, layout.size()) };
+        }
+    };
+    allocate(&mut blocks, 120)?;
+    apart(&blocks)?;
+    fill(&blocks);
     let mut index = 0;
     blocks.retain(|&(block, layout, _)| {
         index += 1;
@@ -55,7 +76,10 @@ fn blocks_are_disjoint(_: &mut Context<'_>) -> TestResult {
         }
         index % 2 != 0
     });
-    fill(&mut blocks, 60)?;
+    let kept = blocks.len();
+    allocate(&mut blocks, 60)?;
+    apart(&blocks)?;
+    fill(&blocks[kept..]);
     for &(block, layout, byte) in &blocks {
         // SAFETY: the block was filled with `byte`.
         let content = unsafe { core::slice::from_raw_parts(block, layout.size()) };
@@ -87,19 +111,44 @@ fn out_of_memory_is_refused(_: &mut Context<'_>) -> TestResult {
     Ok(())
 }
 
-/// Nothing that was in use before the heap lies in it.
+/// What the allocator hands out, by its own account, is RAM in the linear map, and
+/// holds nothing that is in use otherwise: image, device tree, initrd, tables.
 fn memory_is_its_own(context: &mut Context<'_>) -> TestResult {
-    let memblock = &context.boot.firmware.memblock;
-    let range = heap::phys();
-    check!(
-        memblock.mappable(1).any(|part| part.contains(range)),
-        "{range} is not RAM"
-    );
-    for &reserved in memblock.reserved.as_slice() {
+    let (start, end) = heap::bounds();
+    check!(start < end, "it has no memory");
+    let boot = context.boot;
+    let last = end - 1;
+    for va in (start..end).step_by(PAGE_SIZE as usize).chain([last]) {
+        let pa = translate_write(va).map(|translated| translated.pa);
+        let ram = boot.firmware.memblock.memory.as_slice();
+        let is_ram =
+            pa.is_some_and(|pa| ram.iter().any(|bank| (bank.start..bank.end).contains(&pa)));
+        check!(is_ram, "{va:#x} translates to {pa:x?}, which is not RAM");
+    }
+    let heap = PhysRange {
+        start: start.wrapping_sub(boot.linear.offset()),
+        end: last.wrapping_sub(boot.linear.offset()) + 1,
+    };
+    let in_use = [
+        Some(image::phys(boot.image_pa)),
+        Some(boot.fdt),
+        boot.firmware.initrd,
+    ];
+    for range in in_use.into_iter().flatten() {
         check!(
-            reserved.intersect(range).is_none(),
-            "{range} overlaps {reserved}, which is reserved"
+            range.intersect(heap).is_none(),
+            "{heap} overlaps {range}, which is in use"
         );
     }
+    let mut table_in_heap = None;
+    for_each_table(context.tables, &mut |pa| {
+        if (heap.start..heap.end).contains(&pa) {
+            table_in_heap = Some(pa);
+        }
+    });
+    check!(
+        table_in_heap.is_none(),
+        "{heap} holds the table at {table_in_heap:x?}"
+    );
     Ok(())
 }

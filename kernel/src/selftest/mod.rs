@@ -5,6 +5,8 @@
 //! never read back from the tables under test.
 
 use alloc::string::String;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use platform::cmdline::{Options, glob_matches};
 
@@ -106,6 +108,7 @@ pub fn run(
     let mut all_passed = true;
     for (number, test) in (1..).zip(selected()) {
         let name = test.name;
+        RUNNING.store(ptr::from_ref(test).cast_mut(), Ordering::Relaxed);
         match (test.run)(&mut context) {
             Ok(()) => raw_println!("ok {number} {name}"),
             Err(End::Skipped(why)) => raw_println!("ok {number} {name} # SKIP {why}"),
@@ -116,5 +119,17 @@ pub fn run(
             }
         }
     }
+    RUNNING.store(ptr::null_mut(), Ordering::Relaxed);
     all_passed
+}
+
+/// The test that runs now; null for none.
+static RUNNING: AtomicPtr<Test> = AtomicPtr::new(ptr::null_mut());
+
+/// Name of the test that runs now, for reports.
+pub fn running() -> Option<&'static str> {
+    // SAFETY: null, or one of the tests in `TESTS`, which live for ever. Stored
+    // and read at the kernel's virtual address only.
+    let test = unsafe { RUNNING.load(Ordering::Relaxed).as_ref() };
+    test.map(|test| test.name)
 }

@@ -3,9 +3,11 @@
 
 use core::panic::Location;
 
-use early_mmu::{Flags, MapError, Mapping, PAGE_KERNEL, PhysAddr, VirtAddr};
+use early_mmu::{Flags, MapError, Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PhysAddr, VirtAddr};
 
 use super::{Context, Test, TestResult, check};
+use crate::arch::mmu::translate_read;
+use crate::arch::tlb;
 use crate::mm::layout::{FIXADDR_START, LEVEL1_BLOCK_SIZE, LEVEL2_BLOCK_SIZE, PAGE_END, PAGE_SIZE};
 use crate::mm::{fixmap, tables_checksum};
 
@@ -78,11 +80,11 @@ fn half_there(context: &mut Context<'_>) -> TestResult {
 }
 
 /// The other side of the truth table: with every table there the call succeeds,
-/// allocator or not. The device tree's window is mapped again as it is.
+/// allocator or not. What is mapped already stays as it is; a hole gets a leaf.
 fn tables_all_there(context: &mut Context<'_>) -> TestResult {
     let before = tables_checksum(context.tables);
     let fdt = context.boot.fdt;
-    let result = fixmap::map_fdt(context.tables, fdt, early_mmu::PAGE_KERNEL_RO);
+    let result = fixmap::map_fdt(context.tables, fdt, PAGE_KERNEL_RO);
     check!(
         result.is_ok_and(|flush| flush.is_nothing()),
         "mapping the device tree again as it is: {result:?}"
@@ -90,6 +92,22 @@ fn tables_all_there(context: &mut Context<'_>) -> TestResult {
     check!(
         tables_checksum(context.tables) == before,
         "the tables changed"
+    );
+
+    let va = fixmap::FIX_NOALLOC;
+    let mapping = Mapping {
+        prot: PAGE_KERNEL_RO,
+        ..page_at(context, va, 1)
+    };
+    check!(translate_read(va).is_none(), "{va:#x} is mapped already");
+    match context.tables.create_mapping_noalloc(mapping, Flags::NONE) {
+        Ok(flush) => tlb::execute(flush),
+        Err(error) => check!(false, "a new leaf in an existing table: {error}"),
+    }
+    let translated = translate_read(va).map(|translated| translated.pa);
+    check!(
+        translated == Some(context.boot.image_pa),
+        "the new leaf gives {translated:x?}"
     );
     Ok(())
 }

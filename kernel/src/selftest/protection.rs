@@ -1,6 +1,8 @@
 //! Rights as accesses see them: what must fault does, what changes counts at once.
 
+use alloc::alloc::Layout;
 use alloc::boxed::Box;
+use alloc::format;
 use core::arch::global_asm;
 
 use early_mmu::{
@@ -9,10 +11,12 @@ use early_mmu::{
 use platform::cmdline::RodataMode;
 
 use super::{Context, End, Test, TestResult, check};
-use crate::arch::guarded::{self, Faulted};
-use crate::arch::tlb;
+use crate::arch::exception::{is_permission_fault, is_translation_fault, is_write};
+use crate::arch::mmu::{translate_read, translate_write};
+use crate::arch::{guarded, tlb};
 use crate::boot::info::BootInfo;
-use crate::mm::{fixmap, image, layout::PAGE_SIZE, protect};
+use crate::mm::layout::{LEVEL2_BLOCK_SIZE, PAGE_SIZE};
+use crate::mm::{fixmap, image, protect};
 
 pub(super) const TESTS: &[Test] = &[
     Test {
@@ -42,6 +46,10 @@ pub(super) const TESTS: &[Test] = &[
     Test {
         name: "protection.change_takes_effect",
         run: change_takes_effect,
+    },
+    Test {
+        name: "protection.large_change_takes_effect",
+        run: large_change_takes_effect,
     },
     Test {
         name: "protection.live_type_change_refused",
@@ -77,7 +85,8 @@ fn text_word() -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub enum AliasError {
     /// The write faulted.
-    Faulted,
+    #[expect(dead_code, reason = "shown by Debug")]
+    Faulted(guarded::Fault),
     /// It went somewhere else.
     WentElsewhere,
 }
@@ -90,8 +99,7 @@ fn text_word_alias(boot: &BootInfo) -> u64 {
 /// protect stage.
 pub(super) fn write_text_through_alias(boot: &BootInfo) -> Result<(), AliasError> {
     // SAFETY: nothing executes the word.
-    unsafe { guarded::store8(text_word_alias(boot), 0xa5) }
-        .map_err(|Faulted| AliasError::Faulted)?;
+    unsafe { guarded::store8(text_word_alias(boot), 0xa5) }.map_err(AliasError::Faulted)?;
     if text_word() == 0xa5 {
         Ok(())
     } else {
@@ -99,18 +107,21 @@ pub(super) fn write_text_through_alias(boot: &BootInfo) -> Result<(), AliasError
     }
 }
 
-fn must_fault_on_write(what: &str, va: u64) -> TestResult {
+/// Writes a byte, which must raise a permission fault.
+fn must_not_be_writable(what: &str, va: u64) -> TestResult {
     // SAFETY: must fault; callers choose bytes whose change harms nothing.
-    let written = unsafe { guarded::store8(va, 0x5a) };
-    check!(
-        written == Err(Faulted),
-        "{what} at {va:#x} could be written"
-    );
-    Ok(())
+    match unsafe { guarded::store8(va, 0x5a) } {
+        Ok(()) => Err(End::Failed(format!("{what} at {va:#x} could be written"))),
+        Err(fault) => {
+            let refused = is_permission_fault(fault.esr) && is_write(fault.esr);
+            check!(refused, "{what} at {va:#x}: {fault}");
+            Ok(())
+        }
+    }
 }
 
 fn write_text(_: &mut Context<'_>) -> TestResult {
-    must_fault_on_write("text", text_word_va())
+    must_not_be_writable("text", text_word_va())
 }
 
 static CONSTANT: [u8; 16] = [0x11; 16];
@@ -119,9 +130,9 @@ fn write_rodata(context: &mut Context<'_>) -> TestResult {
     if context.options.rodata == RodataMode::Off {
         return Err(End::Skipped("rodata=off"));
     }
-    must_fault_on_write("rodata", CONSTANT.as_ptr().addr() as u64)?;
+    must_not_be_writable("rodata", CONSTANT.as_ptr().addr() as u64)?;
     let rodata = image::rodata();
-    must_fault_on_write("the end of rodata", rodata.va() + rodata.size_bytes() - 1)
+    must_not_be_writable("the end of rodata", rodata.va() + rodata.size_bytes() - 1)
 }
 
 fn text_alias(context: &mut Context<'_>) -> TestResult {
@@ -130,7 +141,7 @@ fn text_alias(context: &mut Context<'_>) -> TestResult {
         before.is_ok(),
         "before the protect stage the alias was no way to write: {before:?}"
     );
-    must_fault_on_write("the linear alias of text", text_word_alias(context.boot))?;
+    must_not_be_writable("the linear alias of text", text_word_alias(context.boot))?;
     check!(text_word() == 0xa5, "the text changed");
     Ok(())
 }
@@ -153,31 +164,74 @@ fn execute_data(_: &mut Context<'_>) -> TestResult {
     for (what, va) in places {
         // SAFETY: must fault; what is there is a RET.
         let branched = unsafe { guarded::branch(va as u64) };
+        let refused = branched.is_err_and(|fault| is_permission_fault(fault.esr));
         check!(
-            branched == Err(Faulted),
-            "{what} at {va:#x} could be executed"
+            refused,
+            "{what} at {va:#x} could be executed: {branched:x?}"
         );
     }
     Ok(())
 }
 
+unsafe extern "C" {
+    static init_stack_guard: u8;
+    static init_stack_bottom: u8;
+    static exception_stack_guard: u8;
+    static exception_stack_bottom: u8;
+}
+
+/// From the labels of head.S, not from what the mapper made of them: each guard
+/// is a hole, at least a page of the largest granule, and the stack above is not.
 fn stack_guard(_: &mut Context<'_>) -> TestResult {
-    for guard in image::stack_guards() {
-        let below_stack = image::text().va() + guard.end - 1;
-        must_fault_on_write("a stack guard", below_stack)?;
+    let guards = [
+        (&raw const init_stack_guard, &raw const init_stack_bottom),
+        (
+            &raw const exception_stack_guard,
+            &raw const exception_stack_bottom,
+        ),
+    ];
+    for (guard, bottom) in guards {
+        let (guard, bottom) = (guard.addr() as u64, bottom.addr() as u64);
+        check!(
+            bottom - guard >= 64 << 10,
+            "the guard at {guard:#x} is too small"
+        );
+        for va in (guard..bottom).step_by(PAGE_SIZE as usize) {
+            check!(
+                translate_read(va).is_none(),
+                "the guard page at {va:#x} is mapped"
+            );
+        }
+        check!(
+            translate_write(bottom).is_some(),
+            "the stack at {bottom:#x} is not writable"
+        );
+        // SAFETY: must fault; if not, nothing is there.
+        let written = unsafe { guarded::store8(bottom - 1, 0x5a) };
+        let faulted = written.is_err_and(|fault| is_translation_fault(fault.esr));
+        check!(faulted, "below the stack at {bottom:#x}: {written:x?}");
     }
+    let here = 0_u8;
+    let sp = (&raw const here).addr();
+    let [init_stack, _] = image::runtime_stacks();
+    check!(
+        (init_stack.start..init_stack.end).contains(&(sp as u64)),
+        "SP is not on the stack"
+    );
     Ok(())
 }
 
 fn device_tree(context: &mut Context<'_>) -> TestResult {
-    let va = fixmap::FIX_FDT + context.boot.fdt.start % PAGE_SIZE;
+    let fdt = context.boot.fdt;
+    let va = fixmap::FIX_FDT + fdt.start % PAGE_SIZE;
     // SAFETY: the device tree's header.
     let magic = unsafe { guarded::load32(va) };
     check!(
         magic == Ok(0xd00d_feed_u32.swap_bytes()),
         "no device tree in its window: {magic:x?}"
     );
-    must_fault_on_write("the device tree", va + 8)
+    must_not_be_writable("the device tree", va + 8)?;
+    must_not_be_writable("the device tree's last byte", va + fdt.size_bytes() - 1)
 }
 
 /// A page to play with, and nothing else in it.
@@ -191,7 +245,7 @@ static mut SCRATCH: ScratchPage = ScratchPage([0; PAGE_SIZE as usize]);
 /// Maps the scratch page read-write in its fixmap slot.
 fn map_scratch(context: &mut Context<'_>) -> Result<u64, MapError> {
     let va = fixmap::FIX_SELFTEST;
-    let offset = (&raw const SCRATCH).addr() as u64 - image::text().va();
+    let offset = (&raw const SCRATCH).expose_provenance() as u64 - image::text().va();
     let mapping = Mapping {
         va: VirtAddr::new(va),
         pa: PhysAddr::new(context.boot.image_pa + offset),
@@ -206,21 +260,25 @@ fn map_scratch(context: &mut Context<'_>) -> Result<u64, MapError> {
     Ok(va)
 }
 
-fn set_scratch(context: &mut Context<'_>, va: u64, prot: Prot) -> TestResult {
-    let changed = context
+fn set_prot(context: &mut Context<'_>, va: u64, size_bytes: u64, prot: Prot) -> TestResult {
+    match context
         .tables
-        .update_mapping_prot(VirtAddr::new(va), PAGE_SIZE, prot);
-    match changed {
+        .update_mapping_prot(VirtAddr::new(va), size_bytes, prot)
+    {
         Ok(flush) => tlb::execute(flush),
-        Err(error) => check!(false, "cannot make the scratch page {prot:?}: {error}"),
+        Err(error) => {
+            return Err(End::Failed(format!(
+                "cannot make {va:#x} {prot:?}: {error}"
+            )));
+        }
     }
     Ok(())
 }
 
-/// Each access warms the TLB entry that the next change must invalidate: AT
-/// would walk afresh, and so hide a flush that was forgotten.
+/// Each access warms the TLB entry that the next change must invalidate: a table
+/// walk alone would hide a flush that was forgotten.
 fn change_takes_effect(context: &mut Context<'_>) -> TestResult {
-    let va = map_scratch(context).map_err(|error| End::Failed(alloc::format!("{error}")))?;
+    let va = map_scratch(context).map_err(|error| End::Failed(format!("{error}")))?;
     for value in [1, 2, 3] {
         // SAFETY: the scratch page is this test's alone.
         let written = unsafe { guarded::store8(va, value) };
@@ -228,18 +286,62 @@ fn change_takes_effect(context: &mut Context<'_>) -> TestResult {
             written.is_ok(),
             "round {value}: cannot write what is read-write"
         );
-        set_scratch(context, va, PAGE_KERNEL_RO)?;
-        must_fault_on_write("a page made read-only", va)?;
+        set_prot(context, va, PAGE_SIZE, PAGE_KERNEL_RO)?;
+        must_not_be_writable("a page made read-only", va)?;
         // SAFETY: as above.
         let word = unsafe { guarded::load32(va) };
         check!(
             word == Ok(value.into()),
             "round {value}: reads {word:x?} after the change"
         );
-        set_scratch(context, va, PAGE_KERNEL)?;
+        set_prot(context, va, PAGE_SIZE, PAGE_KERNEL)?;
     }
-    set_scratch(context, va, PAGE_KERNEL_RO)
+    set_prot(context, va, PAGE_SIZE, PAGE_KERNEL_RO)
 }
+
+/// The same for a block, and for more pages than are invalidated one by one. The
+/// block is new, and no table is missing for it: the other half of the promise.
+fn large_change_takes_effect(context: &mut Context<'_>) -> TestResult {
+    let layout = Layout::from_size_align(LARGE_BYTES as usize, LARGE_BYTES as usize);
+    let Ok(layout) = layout else {
+        return Err(End::Failed("no such layout".into()));
+    };
+    // SAFETY: the size is not zero. Never given back: it stays mapped twice.
+    let memory = unsafe { alloc::alloc::alloc(layout) };
+    if memory.is_null() {
+        return Err(End::Skipped("the heap is too small"));
+    }
+    let pa = (memory.addr() as u64).wrapping_sub(context.boot.linear.offset());
+    for (va, flags) in [
+        (fixmap::FIX_SELFTEST_BLOCK, Flags::NONE),
+        (fixmap::FIX_SELFTEST_PAGES, Flags::NO_BLOCK),
+    ] {
+        let mapping = Mapping {
+            va: VirtAddr::new(va),
+            pa: PhysAddr::new(pa),
+            size_bytes: LARGE_BYTES,
+            prot: PAGE_KERNEL,
+        };
+        match context.tables.create_mapping_noalloc(mapping, flags) {
+            Ok(flush) => tlb::execute(flush),
+            Err(error) => return Err(End::Failed(format!("{error}"))),
+        }
+        let places = [va, va + LARGE_BYTES / 2, va + LARGE_BYTES - 1];
+        for place in places {
+            // SAFETY: the memory is this test's alone.
+            let written = unsafe { guarded::store8(place, 1) };
+            check!(written.is_ok(), "{place:#x}: {written:x?}");
+        }
+        set_prot(context, va, LARGE_BYTES, PAGE_KERNEL_RO)?;
+        for place in places {
+            must_not_be_writable("what was made read-only", place)?;
+        }
+    }
+    Ok(())
+}
+
+/// A block, and more pages than `TlbMaintenance::MAX_INVALIDATIONS`.
+const LARGE_BYTES: u64 = 2 * LEVEL2_BLOCK_SIZE;
 
 /// Normal to Device needs break-before-make: refused, and nothing is written.
 fn live_type_change_refused(context: &mut Context<'_>) -> TestResult {

@@ -1,0 +1,25 @@
+// Macros shared by all assembly of the kernel, which is one unit: see boot/mod.rs.
+
+// Address of a symbol within 4 GiB, relative to the PC: right wherever the
+// image runs.
+.macro adr_l, reg, symbol
+	adrp	\reg, \symbol
+	add	\reg, \reg, :lo12:\symbol
+.endm
+
+// A 64-bit constant without a literal pool: no memory is read.
+.macro mov_q, reg, value
+	movz	\reg, #((\value) & 0xffff)
+	movk	\reg, #(((\value) >> 16) & 0xffff), lsl #16
+	movk	\reg, #(((\value) >> 32) & 0xffff), lsl #32
+	movk	\reg, #(((\value) >> 48) & 0xffff), lsl #48
+.endm
+
+// Notes how far the boot has come. Clobbers x9, x10.
+.macro enter_stage, number
+	adr_l	x9, black_box
+	mov	w10, #\number
+	strb	w10, [x9, #BB_STAGE]
+	mrs	x10, cntvct_el0
+	str	x10, [x9, #(BB_STAGE_TICKS + 8 * \number)]
+.endm
