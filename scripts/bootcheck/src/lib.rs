@@ -15,6 +15,7 @@
 //!   [`verdict::Facts`]; [`verdict::judge`] alone turns facts into a verdict.
 //! - [`run`] is the `boot` command around it, [`matrix`] many boots in parallel, [`mod@bench`] boots
 //!   compared in pairs.
+//! - [`symbols`] says what is at an address, [`unwind`] who called.
 //!
 //! The tester knows a kernel by its image and what it says, never by its source: neither `kernel`
 //! nor `early_mmu` is a dependency, so that images of other projects are judged alike.
@@ -40,4 +41,8 @@ pub mod qmp;
 pub mod report;
 pub mod run;
 pub mod signs;
+pub mod symbols;
+#[cfg(test)]
+mod testelf;
+pub mod unwind;
 pub mod verdict;

@@ -1,0 +1,101 @@
+use super::*;
+
+/// An ELF with `_text` at `BASE`, loaded at `LOAD`, and functions of these names, starts and sizes.
+fn tiny(functions: &[(&str, u64, u64)]) -> Symbols {
+    Symbols::parse(crate::testelf::image(functions, &[0xd503_201f; 64]).into()).unwrap()
+}
+
+use crate::testelf::{BASE, LOAD};
+
+fn symbol(symbols: &Symbols, offset: u64) -> Option<String> {
+    let place = symbols.resolve(BASE + offset, Meaning::Executing);
+    place.summary()
+}
+
+#[test]
+fn an_address_belongs_to_the_function_that_covers_it() {
+    let symbols = tiny(&[
+        ("first", 0x00, 0x10),
+        ("$x", 0x10, 0),
+        ("label", 0x18, 0),
+        ("outer", 0x20, 0x40),
+        ("inner_label", 0x28, 0),
+    ]);
+    for (offset, expected) in [
+        (0x00, Some("first+0x0")),
+        (0x0c, Some("first+0xc")),
+        (0x10, None),
+        (0x1c, Some("label+0x4")),
+        (0x30, Some("outer+0x10")),
+        (0x60, None),
+        (0x1000_0000, None),
+    ] {
+        assert_eq!(symbol(&symbols, offset).as_deref(), expected, "{offset:#x}");
+    }
+    assert_eq!(symbols.address_of("outer"), Some(BASE + 0x20));
+    assert_eq!(symbols.address_of("_text"), Some(BASE));
+}
+
+#[test]
+fn a_return_address_belongs_to_the_call_before_it() {
+    let symbols = tiny(&[("caller", 0, 0x10), ("next", 0x10, 0x10)]);
+    let place = symbols.resolve(BASE + 0x10, Meaning::Return);
+    assert_eq!(place.summary().as_deref(), Some("caller+0x10"));
+    let place = symbols.resolve(BASE + 0x10, Meaning::Executing);
+    assert_eq!(place.summary().as_deref(), Some("next+0x0"));
+}
+
+#[test]
+fn every_position_leads_back_to_the_address_as_linked() {
+    let symbols = tiny(&[("f", 0, 0x10)]);
+    let mut positions = Positions::of(&symbols);
+    for (address, expected) in [
+        (BASE + 8, Some(BASE + 8)),
+        (LOAD + 8, Some(BASE + 8)),
+        (LOAD - 4, None),
+        (0x7000_0008, None),
+        (8, None),
+    ] {
+        assert_eq!(
+            positions.as_linked(&symbols, address),
+            expected,
+            "{address:#x}"
+        );
+    }
+    positions.add(0x7000_0000);
+    assert_eq!(positions.as_linked(&symbols, 0x7000_0008), Some(BASE + 8));
+}
+
+#[test]
+fn calls_are_told_from_other_instructions() {
+    let code = [
+        0x9400_0001,
+        0xd63f_0000,
+        0xd63f_0aff,
+        0xd65f_03c0,
+        0x1400_0001,
+    ];
+    let symbols = Symbols::parse(crate::testelf::image(&[], &code).into()).unwrap();
+    for (offset, expected) in [
+        (0, false),
+        (4, true),
+        (8, true),
+        (12, true),
+        (16, false),
+        (20, false),
+        (400, false),
+    ] {
+        assert_eq!(symbols.follows_call(BASE + offset), expected, "{offset}");
+    }
+}
+
+#[test]
+fn what_is_no_elf_is_an_error_and_not_a_panic() {
+    let good = crate::testelf::image(&[("f", 0, 8)], &[0; 4]);
+    for length in 0..good.len() {
+        if let Ok(symbols) = Symbols::parse(good[..length].into()) {
+            let _ = symbols.resolve(BASE, Meaning::Executing);
+        }
+    }
+    assert!(Symbols::parse(Arc::from(*b"no elf")).is_err());
+}
