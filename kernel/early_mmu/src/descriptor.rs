@@ -212,7 +212,26 @@ impl Descriptor {
         if old & VALID == 0 || new & VALID == 0 || old == new {
             return true;
         }
-        if (old | new) & CONTIGUOUS != 0 || old & NG > new & NG {
+        if (old | new) & CONTIGUOUS != 0 {
+            return false;
+        }
+        self.may_become_in_run(Self(new))
+    }
+
+    /// [`may_become`](Self::may_become), if every other entry of the contiguous run that this one
+    /// belongs to changes in the same way before the flush.
+    ///
+    /// Until the flush, any entry of the run may be used for all of it; as all go from the same
+    /// rights to the same rights, an access meets the old ones or the new ones, as for a single page.
+    /// The Contiguous bit itself never changes so.
+    #[must_use]
+    #[inline(always)]
+    pub const fn may_become_in_run(self, new: Self) -> bool {
+        let (old, new) = (self.0, new.0);
+        if old & VALID == 0 || new & VALID == 0 || old == new {
+            return true;
+        }
+        if old & NG > new & NG {
             return false;
         }
         // Normal and Normal-Tagged differ in tag checking only, for which Linux needs no break.

@@ -8,10 +8,11 @@ mod protect;
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::MapError;
 use crate::descriptor::Descriptor;
 use crate::engine::Place;
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
+use crate::span::Span;
+use crate::{MapError, PhysAddr};
 
 pub(crate) use map::Map;
 pub(crate) use protect::Protect;
@@ -42,6 +43,16 @@ pub(crate) trait Edit<G: Geometry> {
     /// rather than by a table.
     fn first_leaf_level(&self) -> Level;
 
+    /// log2 of the number of entries at `level` that are asked about, and written, as one where the
+    /// request covers them all: a contiguous run.
+    fn run_shift(&self, level: Level) -> u32;
+
+    /// The descriptor that links a new table.
+    #[inline(always)]
+    fn link(&self, table: PhysAddr) -> Descriptor {
+        Descriptor::table::<G>(table)
+    }
+
     /// What becomes of an invalid entry.
     fn hole(&self, place: Place) -> Result<Step, MapError>;
 
@@ -55,8 +66,16 @@ pub(crate) trait Edit<G: Geometry> {
     /// Writes entries of an unlinked table, the first of which translates the input address `ia`.
     fn fill(&self, level: Level, ia: u64, entries: &mut [AtomicU64]);
 
-    /// Overwrites last-level entries of a linked table, all of which the plan found in need of it.
-    fn overwrite(&self, ia: u64, entries: &[AtomicU64]);
+    /// Overwrites entries of a linked table, all of which the plan found in need of it.
+    fn overwrite(&self, level: Level, ia: u64, entries: &[AtomicU64]);
+
+    /// Whether `new` is what [`overwrite`](Self::overwrite) would write at `place`, if asked for all
+    /// of `span`.
+    #[inline(always)]
+    fn is_even(&self, place: Place, span: Span, new: Descriptor) -> bool {
+        let _ = (place, span, new);
+        true
+    }
 }
 
 /// `create_tables`.
@@ -66,6 +85,11 @@ impl<G: Geometry> Edit<G> for Link {
     #[inline(always)]
     fn first_leaf_level(&self) -> Level {
         LAST_LEVEL
+    }
+
+    #[inline(always)]
+    fn run_shift(&self, _: Level) -> u32 {
+        0
     }
 
     #[inline(always)]
@@ -105,9 +129,27 @@ impl<G: Geometry> Edit<G> for Link {
         }
     }
 
-    fn overwrite(&self, _: u64, _: &[AtomicU64]) {
+    fn overwrite(&self, _: Level, _: u64, _: &[AtomicU64]) {
         // The plan keeps every last-level entry.
     }
+}
+
+/// Overwrites a whole leaf, if a walker may be shown the new one without an invalid one in between.
+#[inline(always)]
+pub(crate) fn change(place: Place, old: Descriptor, new: Descriptor) -> Result<Step, MapError> {
+    let (va, level) = (place.va(), place.level);
+    if !old.may_become_in_run(new) {
+        return Err(MapError::NeedsBreakBeforeMake {
+            va,
+            level,
+            old,
+            new,
+        });
+    }
+    if old.is_contiguous() && !place.whole_run {
+        return Err(MapError::WouldSplitRun { va, level, old });
+    }
+    Ok(Step::Write(new))
 }
 
 /// Calls `f` for each entry, eight in a row: half of the instructions would otherwise go into

@@ -4,6 +4,7 @@
 //! what would change. Writing follows the same way through the tables and cannot fail: nothing else
 //! writes in between, as the caller holds `&mut PageTable`.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{Descriptor, Kind};
@@ -11,7 +12,7 @@ use crate::edit::{Edit, Step, Survey};
 use crate::flush::{Flush, Stale};
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::memory::{ReservedFrames, TableMemory};
-use crate::span::{Span, parts, parts_but, run_span, tables_below, wholly_covered};
+use crate::span::{Span, chunks_but, parts, parts_but, run_span, tables_below, wholly_covered};
 use crate::{MapError, PhysAddr, VirtAddr};
 
 /// An entry, and the part of a request that it translates.
@@ -22,6 +23,8 @@ pub(crate) struct Place {
     pub(crate) span: Span,
     /// Whether the span is all that the entry translates.
     pub(crate) whole: bool,
+    /// Whether the request covers all of the contiguous run to which the entry would belong.
+    pub(crate) whole_run: bool,
 }
 
 impl Place {
@@ -39,8 +42,9 @@ pub(crate) struct Plan {
     pub(crate) tables: usize,
     /// Whether invalid entries become valid.
     new_entries: bool,
-    /// Whether any block or page of the span stays as it is.
-    keeps: bool,
+    /// Whether any entry of the span does not become what [`Edit::overwrite`] would write: because it
+    /// stays as it is, or because only a part of a contiguous run was free.
+    uneven: bool,
     /// Input addresses of the first and behind the last leaf that is overwritten, and the size of
     /// the smallest.
     changed: Option<(Span, u64)>,
@@ -59,6 +63,15 @@ impl Plan {
             last_level_only: true,
         });
         Flush::new(self.new_entries, stale)
+    }
+
+    #[inline(always)]
+    fn note(&mut self, answer: Survey, span: Span, bytes: u64) {
+        match answer {
+            Survey::Keep => self.uneven = true,
+            Survey::AllNew => self.new_entries = true,
+            Survey::AllChange => self.note_change(span, bytes),
+        }
     }
 
     /// Notes that the leaves in `span`, each of `bytes`, are overwritten.
@@ -123,7 +136,7 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         R: ReservedFrames<Frame = M::Frame>,
     {
         if let Some(table) = self.memory.table(root) {
-            self.write(table, G::START_LEVEL, span, edit, !plan.keeps, frames);
+            self.write(table, G::START_LEVEL, span, edit, !plan.uneven, frames);
         }
     }
 
@@ -145,52 +158,60 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         let run = entries.get(covered.clone()).filter(|run| !run.is_empty());
         let run_span = run_span::<G>(span, level, &covered);
         let surveyed = run.and_then(|run| edit.survey(level, run_span.ia, run));
-        match surveyed {
-            None => {}
-            Some(Survey::Keep) => plan.keeps = true,
-            Some(Survey::AllNew) => plan.new_entries = true,
-            Some(Survey::AllChange) => plan.note_change(run_span, G::entry_bytes(level)),
-        }
-        let answered = if surveyed.is_some() { covered } else { 0..0 };
-        for (index, part, whole) in parts_but::<G>(span, level, &answered) {
-            let place = Place {
-                base: self.base,
-                level,
-                span: part,
-                whole,
-            };
-            let old = load(entries, index);
-            let step = match old.kind::<G>(level) {
-                Kind::Table => {
-                    let next = self.table(old.output::<G>(), level + 1, place.va())?;
-                    self.plan(next, level + 1, part, edit, permit, plan)?;
-                    continue;
-                }
-                Kind::Invalid => edit.hole(place)?,
-                Kind::Leaf => edit.leaf(place, old)?,
-                Kind::Reserved => {
-                    return Err(MapError::ReservedDescriptor {
-                        va: place.va(),
-                        level,
-                        old,
-                    });
-                }
-            };
-            match step {
-                Step::Keep => plan.keeps = true,
-                Step::Write(_) if old.is_valid() => plan.note_change(part, G::entry_bytes(level)),
-                Step::Write(_) => plan.new_entries = true,
-                Step::Build => {
-                    permit(level + 1, place.va())?;
-                    plan.tables += tables_below::<G>(level, part, edit.first_leaf_level());
-                    plan.new_entries = true;
+        let entry_bytes = G::entry_bytes(level);
+        let (answered, run_shift) = match surveyed {
+            None => (0..0, edit.run_shift(level)),
+            Some(answer) => {
+                plan.note(answer, run_span, entry_bytes);
+                (covered, 0)
+            }
+        };
+        for (chunk, chunk_span) in chunks_but::<G>(span, level, run_shift, &answered) {
+            if let Some(answer) = survey_run(edit, entries, level, &chunk, chunk_span) {
+                plan.note(answer, chunk_span, entry_bytes);
+                continue;
+            }
+            for (index, part, whole) in parts::<G>(chunk_span, level) {
+                let place = self.place(level, span, part, whole);
+                let old = load(entries, index);
+                let step = match old.kind::<G>(level) {
+                    Kind::Table => {
+                        let next = self.table(old.output::<G>(), level + 1, place.va())?;
+                        self.plan(next, level + 1, part, edit, permit, plan)?;
+                        continue;
+                    }
+                    Kind::Invalid => edit.hole(place)?,
+                    Kind::Leaf => edit.leaf(place, old)?,
+                    Kind::Reserved => {
+                        return Err(MapError::ReservedDescriptor {
+                            va: place.va(),
+                            level,
+                            old,
+                        });
+                    }
+                };
+                match step {
+                    Step::Keep => plan.uneven = true,
+                    Step::Write(new) => {
+                        plan.uneven |= !edit.is_even(place, span, new);
+                        if old.is_valid() {
+                            plan.note_change(part, entry_bytes);
+                        } else {
+                            plan.new_entries = true;
+                        }
+                    }
+                    Step::Build => {
+                        permit(level + 1, place.va())?;
+                        plan.tables += tables_below::<G>(level, part, edit.first_leaf_level());
+                        plan.new_entries = true;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// Carries out a plan. `all` says that no block or page of the span stays as it is.
+    /// Carries out a plan. `all` says that every entry becomes what [`Edit::overwrite`] writes.
     fn write<E, R>(
         &self,
         table: &G::Table,
@@ -206,38 +227,44 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         let entries = table.as_ref();
         if all && level == LAST_LEVEL {
             let covered = wholly_covered::<G>(span, level);
-            return edit.overwrite(span.ia, entries.get(covered).unwrap_or(&[]));
+            return edit.overwrite(level, span.ia, entries.get(covered).unwrap_or(&[]));
         }
 
-        for (index, part, whole) in parts::<G>(span, level) {
-            let place = Place {
-                base: self.base,
-                level,
-                span: part,
-                whole,
-            };
-            let old = load(entries, index);
-            let step = match old.kind::<G>(level) {
-                Kind::Table => {
-                    if let Some(next) = self.memory.table(old.output::<G>()) {
-                        self.write(next, level + 1, part, edit, all, frames);
-                    }
+        let run_shift = edit.run_shift(level);
+        for (chunk, chunk_span) in chunks_but::<G>(span, level, run_shift, &(0..0)) {
+            match survey_run(edit, entries, level, &chunk, chunk_span) {
+                None => {}
+                Some(Survey::Keep) => continue,
+                Some(Survey::AllNew | Survey::AllChange) => {
+                    edit.overwrite(level, chunk_span.ia, entries.get(chunk).unwrap_or(&[]));
                     continue;
                 }
-                Kind::Invalid => edit.hole(place),
-                Kind::Leaf => edit.leaf(place, old),
-                Kind::Reserved => continue,
-            };
-            match step {
-                // Not possible after the plan, where the same question was answered.
-                Err(_) => {}
-                Ok(Step::Keep) => {}
-                Ok(Step::Write(new)) => store(entries, index, new),
-                Ok(Step::Build) => {
-                    if let Some(frames) = frames.as_mut() {
-                        let pa = self.build(level + 1, part, edit, frames);
-                        self.memory.before_link();
-                        store(entries, index, Descriptor::table::<G>(pa));
+            }
+            for (index, part, whole) in parts::<G>(chunk_span, level) {
+                let place = self.place(level, span, part, whole);
+                let old = load(entries, index);
+                let step = match old.kind::<G>(level) {
+                    Kind::Table => {
+                        if let Some(next) = self.memory.table(old.output::<G>()) {
+                            self.write(next, level + 1, part, edit, all, frames);
+                        }
+                        continue;
+                    }
+                    Kind::Invalid => edit.hole(place),
+                    Kind::Leaf => edit.leaf(place, old),
+                    Kind::Reserved => continue,
+                };
+                match step {
+                    // Not possible after the plan, where the same question was answered.
+                    Err(_) => {}
+                    Ok(Step::Keep) => {}
+                    Ok(Step::Write(new)) => store(entries, index, new),
+                    Ok(Step::Build) => {
+                        if let Some(frames) = frames.as_mut() {
+                            let pa = self.build(level + 1, part, edit, frames);
+                            self.memory.before_link();
+                            store(entries, index, edit.link(pa));
+                        }
                     }
                 }
             }
@@ -278,7 +305,7 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
             for (index, part, _) in parts_but::<G>(span, level, &leaves) {
                 let next = self.build(level + 1, part, edit, frames);
                 if let Some(entry) = entries.get_mut(index) {
-                    *entry.get_mut() = Descriptor::table::<G>(next).bits();
+                    *entry.get_mut() = edit.link(next).bits();
                 }
             }
         }
@@ -286,11 +313,40 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         pa
     }
 
+    /// The entry for `part` of a request, of which `span` lies in the entry's table.
+    #[inline(always)]
+    fn place(&self, level: Level, span: Span, part: Span, whole: bool) -> Place {
+        let in_run = (G::entry_bytes(level) << G::run_shift(level)) - 1;
+        Place {
+            base: self.base,
+            level,
+            span: part,
+            whole,
+            whole_run: part.ia & !in_run >= span.ia && (part.ia | in_run) < span.end,
+        }
+    }
+
     fn table(&self, pa: PhysAddr, level: Level, va: VirtAddr) -> Result<&'m G::Table, MapError> {
         self.memory
             .table(pa)
             .ok_or(MapError::UnreachableTable { pa, va, level })
     }
+}
+
+/// One answer for a whole contiguous run, if the chunk is one and one answer fits.
+#[inline(always)]
+fn survey_run<G: Geometry, E: Edit<G>>(
+    edit: &E,
+    entries: &[AtomicU64],
+    level: Level,
+    chunk: &Range<usize>,
+    span: Span,
+) -> Option<Survey> {
+    if chunk.len() == 1 {
+        return None;
+    }
+    let run = entries.get(chunk.clone())?;
+    edit.survey(level, span.ia, run)
 }
 
 /// One single-copy atomic load: a table walker may be reading, and a CPU with `TCR_EL1.HA` writing.

@@ -80,6 +80,15 @@ pub enum MapError {
         /// The block.
         old: Descriptor,
     },
+    /// Only a part of a run of entries with the Contiguous bit would change; they must stay alike.
+    WouldSplitRun {
+        /// Where.
+        va: VirtAddr,
+        /// The level of the run.
+        level: Level,
+        /// The entry.
+        old: Descriptor,
+    },
     /// The change is not allowed on an entry that a table walker may be using: it would have to be
     /// made invalid and flushed first.
     NeedsBreakBeforeMake {
@@ -169,6 +178,12 @@ impl fmt::Display for MapError {
                 write!(
                     f,
                     "would change part of the level {level} block at {va}: {old}"
+                )
+            }
+            Self::WouldSplitRun { va, level, old } => {
+                write!(
+                    f,
+                    "would change part of the level {level} contiguous run at {va}: {old}"
                 )
             }
             Self::NeedsBreakBeforeMake {

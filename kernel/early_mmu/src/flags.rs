@@ -12,7 +12,8 @@ impl Flags {
     /// New leaves are pages, never blocks: for memory whose permissions will change by the page.
     /// Blocks that are there already are left as they are.
     pub const NO_BLOCK: Self = Self(1 << 0);
-    /// New leaves get no Contiguous hint. (None do so far.)
+    /// New leaves get no Contiguous hint: for memory whose permissions will change in smaller pieces
+    /// than a run (16 entries with 4 KiB pages). Runs that are there already keep theirs.
     pub const NO_CONT: Self = Self(1 << 1);
     /// New leaves have `nG` set: they belong to one ASID.
     pub const NON_GLOBAL: Self = Self(1 << 31);

@@ -42,28 +42,71 @@ pub(crate) fn parts_but<G: Geometry>(
     level: Level,
     run: &Range<usize>,
 ) -> impl Iterator<Item = (usize, Span, bool)> {
-    let (before, after) = if run.is_empty() {
-        (
-            span,
-            Span {
-                ia: span.end,
-                end: span.end,
-            },
-        )
-    } else {
-        let run = run_span::<G>(span, level, run);
-        (
-            Span {
-                ia: span.ia,
-                end: run.ia,
-            },
-            Span {
-                ia: run.end,
-                end: span.end,
-            },
-        )
-    };
+    let (before, after) = around::<G>(span, level, run);
     parts::<G>(before, level).chain(parts::<G>(after, level))
+}
+
+/// What is left of `span` on either side of the entries `run`.
+#[inline(always)]
+fn around<G: Geometry>(span: Span, level: Level, run: &Range<usize>) -> (Span, Span) {
+    if run.is_empty() {
+        let nothing = Span {
+            ia: span.end,
+            end: span.end,
+        };
+        return (span, nothing);
+    }
+    let run = run_span::<G>(span, level, run);
+    let before = Span {
+        ia: span.ia,
+        end: run.ia,
+    };
+    let after = Span {
+        ia: run.end,
+        end: span.end,
+    };
+    (before, after)
+}
+
+/// The entries of one table at `level` that `span` touches but those in `run`, in chunks: each run of
+/// 2^`run_shift` entries that the span covers whole is one chunk, every other entry is one of its own.
+#[inline(always)]
+pub(crate) fn chunks_but<G: Geometry>(
+    span: Span,
+    level: Level,
+    run_shift: u32,
+    run: &Range<usize>,
+) -> impl Iterator<Item = (Range<usize>, Span)> {
+    let (before, after) = around::<G>(span, level, run);
+    chunks::<G>(before, level, run_shift).chain(chunks::<G>(after, level, run_shift))
+}
+
+#[inline(always)]
+fn chunks<G: Geometry>(
+    span: Span,
+    level: Level,
+    run_shift: u32,
+) -> impl Iterator<Item = (Range<usize>, Span)> {
+    let entry_bytes = G::entry_bytes(level);
+    let run_bytes = entry_bytes << run_shift;
+    let mut ia = span.ia;
+    core::iter::from_fn(move || {
+        if ia >= span.end {
+            return None;
+        }
+        let (bytes, entries) = if ia & (run_bytes - 1) == 0 && span.end - ia >= run_bytes {
+            (run_bytes, 1 << run_shift)
+        } else {
+            (entry_bytes, 1)
+        };
+        let part = Span {
+            ia,
+            end: ((ia | (bytes - 1)) + 1).min(span.end),
+        };
+        ia = part.end;
+        let index = G::index(part.ia, level);
+        Some((index..index + entries, part))
+    })
 }
 
 /// The indices of the entries at `level` that lie wholly within `span`, which one table translates.

@@ -7,12 +7,19 @@ use support::{
     G48, GIB, KIB, MIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va,
 };
 
-/// (address, bytes, level) of each region, from `UPPER` on.
+/// (address, bytes, level) of each region, from `UPPER` on, whether its runs are contiguous or not.
 fn layout(tables: &Tables<'_>) -> Vec<(u64, u64, i8)> {
-    tables
-        .regions()
-        .map(|r| (r.va.as_u64() - UPPER, r.size_bytes, r.level))
-        .collect()
+    let mut regions: Vec<(u64, u64, i8)> = vec![];
+    for region in tables.regions() {
+        let at = region.va.as_u64() - UPPER;
+        match regions.last_mut() {
+            Some((start, size, level)) if *start + *size == at && *level == region.level => {
+                *size += region.size_bytes;
+            }
+            _ => regions.push((at, region.size_bytes, region.level)),
+        }
+    }
+    regions
 }
 
 #[test]

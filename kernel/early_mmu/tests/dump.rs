@@ -35,7 +35,7 @@ fn rows_say_where_how_large_and_what() {
     assert_eq!(
         rows,
         [
-            "0xffff000000000000-0xffff00000000ffff -> 0x0000000040200000     64K L3   4K     ro x  SHD AF        UXN    MEM/NORMAL",
+            "0xffff000000000000-0xffff00000000ffff -> 0x0000000040200000     64K L3   4K     ro x  SHD AF    CON UXN    MEM/NORMAL",
             "0xffff000000010000-0xffff000000017fff -> 0x0000000040210000     32K L3   4K     ro NX SHD AF        UXN    MEM/NORMAL",
             "0xffff000000018000-0xffff000000018fff -> 0x0000000040218000      4K L3   4K     RW NX SHD AF        UXN    MEM/NORMAL",
             "0xffff000000400000-0xffff0000005fffff -> 0x0000000009000000      2M L2   2M     RW NX SHD AF        UXN    DEVICE/nGnRE",

@@ -109,6 +109,7 @@ proptest! {
             stride: 2,
             first_block_level: 2,
             format: Format::Plain,
+            contiguous: [0; 4],
         };
         for address in addresses {
             let address = !0 << 16 | u64::from(address);

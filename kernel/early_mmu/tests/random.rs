@@ -7,7 +7,7 @@ use early_mmu::{
     MemType, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, PROT_DEVICE_nGnRE, Prot, VaRange,
 };
 use proptest::prelude::*;
-use support::model::{Frames, Request, Shape};
+use support::model::{Frames, Layout, Request, Shape};
 use support::run::{Op, Run, shape};
 use support::{G48, Memory, Small, SmallLpa2, SmallLpa64, TestGeometry, Tiny};
 
@@ -23,7 +23,8 @@ fn prots() -> impl Strategy<Value = Prot> {
 
 /// Numbers up to `limit` that like to be near multiples of the entry sizes.
 fn near_edges(shape: Shape, limit: u64) -> impl Strategy<Value = u64> {
-    let sizes = (shape.start_level.max(1)..=3).map(move |level| shape.pages(level));
+    let sizes = (shape.start_level.max(1)..=3)
+        .flat_map(move |level| [shape.pages(level), shape.run_pages(level)]);
     let sizes: Vec<u64> = sizes.filter(move |&size| size <= limit).collect();
     (
         0..sizes.len(),
@@ -76,17 +77,23 @@ fn ops(shape: Shape, pages: u64, longest: u64) -> impl Strategy<Value = Op> {
             (
                 Just((at, shift, prot, frames)),
                 prop::bool::weighted(0.8),
+                prop::bool::weighted(0.8),
                 prop::bool::weighted(0.9),
             )
         })
-        .prop_map(|((at, shift, prot, frames), blocks, global)| Op::Map {
-            at,
-            ppn: shift + at.first,
-            prot,
-            blocks,
-            global,
-            frames,
-        });
+        .prop_map(
+            |((at, shift, prot, frames), blocks, runs, global)| Op::Map {
+                at,
+                ppn: shift + at.first,
+                prot,
+                layout: Layout {
+                    blocks,
+                    runs,
+                    global,
+                },
+                frames,
+            },
+        );
     prop_oneof![
         5 => map,
         3 => (requests(shape, pages, longest), prots()).prop_map(|(at, prot)| Op::Protect { at, prot }),

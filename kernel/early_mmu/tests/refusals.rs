@@ -173,8 +173,8 @@ fn changes_that_need_break_before_make() {
 /// What this crate never writes, but may find.
 #[test]
 fn foreign_attributes_need_break_before_make() {
-    use early_mmu::descriptor::{AF, AP_EL0, CONTIGUOUS, UXN};
-    for foreign in [CONTIGUOUS, UXN, AF, AP_EL0, 1 << 8] {
+    use early_mmu::descriptor::{AF, AP_EL0, UXN};
+    for foreign in [UXN, AF, AP_EL0, 1 << 8] {
         let memory = Memory::new(64);
         let mut tables = furnished(&memory);
         let table = tables

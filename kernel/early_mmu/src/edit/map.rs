@@ -1,9 +1,10 @@
 //! `create_mapping`, as seen from an entry.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{self as bits, Descriptor};
-use crate::edit::{Edit, Step, Survey, bits_of, for_each};
+use crate::edit::{Edit, Step, Survey, bits_of, change, for_each};
 use crate::engine::Place;
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::span::Span;
@@ -15,6 +16,8 @@ pub(crate) struct Map {
     offset: u64,
     attributes: u64,
     first_leaf_level: Level,
+    /// Whether runs may get the Contiguous hint.
+    contiguous: bool,
 }
 
 impl Map {
@@ -39,7 +42,44 @@ impl Map {
             offset,
             attributes: mapping.prot.bits_in::<G>() | global,
             first_leaf_level,
+            contiguous: !flags.contains(Flags::NO_CONT),
         }
+    }
+
+    /// log2 of the length of contiguous runs at `level`; 0 if there are none.
+    ///
+    /// A run needs input and output address alike in all bits below its size, as a block does.
+    #[inline(always)]
+    fn run_shift<G: Geometry>(&self, level: Level) -> u32 {
+        let shift = G::run_shift(level);
+        let in_run = (G::entry_bytes(level) << shift) - 1;
+        if self.contiguous && level >= self.first_leaf_level && self.offset & in_run == 0 {
+            shift
+        } else {
+            0
+        }
+    }
+
+    /// `entries` leaves from `ia` on in three parts, some of which may be empty: the first and the last
+    /// with too few for a run, the middle one all runs. With each its indices and the hint.
+    #[inline(always)]
+    fn runs<G: Geometry>(&self, level: Level, ia: u64, entries: usize) -> [(Range<usize>, u64); 3] {
+        let shift = self.run_shift::<G>(level);
+        if shift == 0 {
+            return [
+                (0..entries, 0),
+                (entries..entries, 0),
+                (entries..entries, 0),
+            ];
+        }
+        let in_run = (1 << shift) - 1;
+        let start = (G::index(ia, level).wrapping_neg() & in_run).min(entries);
+        let end = start + ((entries - start) & !in_run);
+        [
+            (0..start, 0),
+            (start..end, bits::CONTIGUOUS),
+            (end..entries, 0),
+        ]
     }
 
     #[inline(always)]
@@ -72,6 +112,11 @@ impl<G: Geometry> Edit<G> for Map {
     #[inline(always)]
     fn first_leaf_level(&self) -> Level {
         self.first_leaf_level
+    }
+
+    #[inline(always)]
+    fn run_shift(&self, level: Level) -> u32 {
+        Map::run_shift::<G>(self, level)
     }
 
     #[inline(always)]
@@ -109,15 +154,7 @@ impl<G: Geometry> Edit<G> for Map {
         if !place.whole {
             return Err(MapError::WouldSplitBlock { va, level, old });
         }
-        if !old.may_become(new) {
-            return Err(MapError::NeedsBreakBeforeMake {
-                va,
-                level,
-                old,
-                new,
-            });
-        }
-        Ok(Step::Write(new))
+        change(place, old, new)
     }
 
     #[inline(always)]
@@ -133,7 +170,8 @@ impl<G: Geometry> Edit<G> for Map {
         let different = entries.iter().fold(0, |different, entry| {
             different | (entry.load(Relaxed) ^ ramp.next())
         });
-        if different == 0 {
+        // A run translates as its entries say, with the hint or without.
+        if different & !bits::CONTIGUOUS == 0 {
             Some(Survey::Keep)
         } else {
             None
@@ -142,30 +180,56 @@ impl<G: Geometry> Edit<G> for Map {
 
     #[inline(always)]
     fn fill(&self, level: Level, ia: u64, entries: &mut [AtomicU64]) {
-        if let Some(mut ramp) = self.ramp::<G>(level, ia, entries.len()) {
-            return entries
+        for (part, hint) in self.runs::<G>(level, ia, entries.len()) {
+            let ia = ia + ((part.start as u64) << G::entry_shift(level));
+            let Some(entries) = entries.get_mut(part).filter(|part| !part.is_empty()) else {
+                continue;
+            };
+            if let Some(mut ramp) = self.ramp::<G>(level, ia, entries.len()) {
+                ramp.next |= hint;
+                entries
+                    .iter_mut()
+                    .for_each(|entry| *entry.get_mut() = ramp.next());
+                continue;
+            }
+            for (entry, ia) in entries
                 .iter_mut()
-                .for_each(|entry| *entry.get_mut() = ramp.next());
-        }
-        for (entry, ia) in entries
-            .iter_mut()
-            .zip((ia..).step_by(G::entry_bytes(level) as usize))
-        {
-            *entry.get_mut() = self.descriptor::<G>(level, ia).bits();
+                .zip((ia..).step_by(G::entry_bytes(level) as usize))
+            {
+                *entry.get_mut() = self.descriptor::<G>(level, ia).bits() | hint;
+            }
         }
     }
 
     #[inline(always)]
-    fn overwrite(&self, ia: u64, entries: &[AtomicU64]) {
-        if let Some(mut ramp) = self.ramp::<G>(LAST_LEVEL, ia, entries.len()) {
-            return for_each(entries, |entry| entry.store(ramp.next(), Relaxed));
+    fn overwrite(&self, level: Level, ia: u64, entries: &[AtomicU64]) {
+        for (part, hint) in self.runs::<G>(level, ia, entries.len()) {
+            let ia = ia + ((part.start as u64) << G::entry_shift(level));
+            let Some(entries) = entries.get(part).filter(|part| !part.is_empty()) else {
+                continue;
+            };
+            if let Some(mut ramp) = self.ramp::<G>(level, ia, entries.len()) {
+                ramp.next |= hint;
+                for_each(entries, |entry| entry.store(ramp.next(), Relaxed));
+                continue;
+            }
+            for (entry, ia) in entries
+                .iter()
+                .zip((ia..).step_by(G::entry_bytes(level) as usize))
+            {
+                let new = self.descriptor::<G>(level, ia).bits() | hint;
+                entry.store(new, Relaxed);
+            }
         }
-        for (entry, ia) in entries
-            .iter()
-            .zip((ia..).step_by(G::GRANULE_BYTES as usize))
-        {
-            entry.store(self.descriptor::<G>(LAST_LEVEL, ia).bits(), Relaxed);
-        }
+    }
+
+    #[inline(always)]
+    fn is_even(&self, place: Place, span: Span, new: Descriptor) -> bool {
+        let in_run = (G::entry_bytes(place.level) << Map::run_shift::<G>(self, place.level)) - 1;
+        let whole_run = in_run >= G::entry_bytes(place.level)
+            && place.span.ia & !in_run >= span.ia
+            && (place.span.ia | in_run) < span.end;
+        new.is_contiguous() == whole_run
     }
 }
 

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{self as bits, Descriptor};
-use crate::edit::{Edit, Step, Survey, bits_of, for_each};
+use crate::edit::{Edit, Step, Survey, bits_of, change, for_each};
 use crate::engine::Place;
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::{MapError, Prot};
@@ -35,6 +35,11 @@ impl<G: Geometry> Edit<G> for Protect {
     }
 
     #[inline(always)]
+    fn run_shift(&self, level: Level) -> u32 {
+        G::run_shift(level)
+    }
+
+    #[inline(always)]
     fn hole(&self, place: Place) -> Result<Step, MapError> {
         Err(MapError::NotMapped {
             va: place.va(),
@@ -52,19 +57,11 @@ impl<G: Geometry> Edit<G> for Protect {
         if !place.whole {
             return Err(MapError::WouldSplitBlock { va, level, old });
         }
-        if !old.may_become(new) {
-            return Err(MapError::NeedsBreakBeforeMake {
-                va,
-                level,
-                old,
-                new,
-            });
-        }
-        Ok(Step::Write(new))
+        change(place, old, new)
     }
 
     #[inline(always)]
-    fn survey(&self, level: Level, _: u64, entries: &[AtomicU64]) -> Option<Survey> {
+    fn survey(&self, level: Level, ia: u64, entries: &[AtomicU64]) -> Option<Survey> {
         let (all, any) = bits_of(entries);
         let leaf = if level == LAST_LEVEL {
             bits::TABLE_OR_PAGE
@@ -83,7 +80,15 @@ impl<G: Geometry> Edit<G> for Protect {
             return Some(Survey::Keep);
         }
         let permissions_only = changes_somewhere & !(bits::AP_RDONLY | bits::PXN | bits::DBM) == 0;
-        if permissions_only && changes_everywhere != 0 && any & bits::CONTIGUOUS == 0 {
+        // Contiguous runs change whole or not at all; the entries need not be told apart if they are
+        // whole runs.
+        let in_run = (1 << G::run_shift(level)) - 1;
+        let first = G::index(ia, level);
+        let whole_runs = (first | entries.len()) & in_run == 0;
+        if permissions_only
+            && changes_everywhere != 0
+            && (any & bits::CONTIGUOUS == 0 || whole_runs)
+        {
             return Some(Survey::AllChange);
         }
         None
@@ -94,7 +99,7 @@ impl<G: Geometry> Edit<G> for Protect {
     }
 
     #[inline(always)]
-    fn overwrite(&self, _: u64, entries: &[AtomicU64]) {
+    fn overwrite(&self, _: Level, _: u64, entries: &[AtomicU64]) {
         for_each(entries, |entry| {
             entry.store(self.apply(entry.load(Relaxed)), Relaxed)
         });

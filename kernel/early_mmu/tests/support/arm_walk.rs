@@ -18,6 +18,17 @@ pub struct Regime {
     /// output addresses.
     pub first_block_level: i32,
     pub format: Format,
+    /// log2 of the entries that the Contiguous bit joins at levels 0 to 3: `ContiguousSize`.
+    pub contiguous: [u32; 4],
+}
+
+/// `ContiguousSize` for 64-bit descriptors.
+pub fn contiguous_sizes(granulebits: u32) -> [u32; 4] {
+    match granulebits {
+        12 => [0, 4, 4, 4],
+        14 => [0, 0, 5, 7],
+        _ => [0, 0, 5, 5],
+    }
 }
 
 /// Where a descriptor has the upper bits of its output address.
@@ -121,7 +132,17 @@ impl Regime {
             if descriptor >> 10 & 1 == 0 {
                 return Err(Fault::AccessFlag(level));
             }
-            let output = output_address(self.format, descriptor, low_bit);
+            // `StageOA`: a run gives its base only.
+            let contiguous = descriptor >> 52 & 1 == 1;
+            let mut size = low_bit;
+            if contiguous && level >= 0 {
+                size += self.contiguous[level as usize];
+            }
+            // `AArch64.ContiguousBitFaults`, where the implementation defines that it does.
+            if size > self.iasize {
+                return Err(Fault::Translation(level));
+            }
+            let output = output_address(self.format, descriptor, size);
             let ap = descriptor >> 6 & 3;
             let read_only = ap >= 2 || ap_table >= 2;
             let el0_access = ap % 2 == 1 && ap_table % 2 == 0;
@@ -130,7 +151,7 @@ impl Regime {
             // What EL0 can write, EL1 never executes.
             let el0_writes = el0_access && !read_only;
             return Ok(Translation {
-                pa: output + va % (1 << low_bit),
+                pa: output + va % (1 << size),
                 level,
                 el1_read: true,
                 el1_write: !read_only,
@@ -143,7 +164,7 @@ impl Regime {
                     _ => descriptor >> 8 & 3,
                 },
                 global: descriptor >> 11 & 1 == 0,
-                contiguous: descriptor >> 52 & 1 == 1,
+                contiguous,
             });
         }
     }

@@ -58,9 +58,19 @@ impl Geometry for Small {
     const OA_BITS: u32 = 48;
     const FIRST_BLOCK_LEVEL: Level = 1;
     type Table = [AtomicU64; 8];
+
+    /// Two, four, two.
+    fn run_shift(level: Level) -> u32 {
+        match level {
+            1 => 1,
+            2 => 2,
+            3 => 1,
+            _ => 0,
+        }
+    }
 }
 
-/// Two levels of four entries: 16 pages in all.
+/// Two levels of four entries: 16 pages in all; contiguous runs of two.
 #[derive(Clone, Copy, Debug)]
 pub struct Tiny;
 
@@ -71,6 +81,10 @@ impl Geometry for Tiny {
     const OA_BITS: u32 = 48;
     const FIRST_BLOCK_LEVEL: Level = 2;
     type Table = [AtomicU64; 4];
+
+    fn run_shift(level: Level) -> u32 {
+        u32::from(level >= 2)
+    }
 }
 
 /// Five levels of four entries, from −1 on, with the descriptors of `FEAT_LPA2`: 1024 pages in all.
@@ -86,6 +100,10 @@ impl Geometry for SmallLpa2 {
     const OUTPUT_MASK: u64 = Granule4KLpa2::<52>::OUTPUT_MASK;
     const LPA2: bool = true;
     type Table = [AtomicU64; 4];
+
+    fn run_shift(level: Level) -> u32 {
+        u32::from(level >= 1)
+    }
 
     fn encode_output(pa: PhysAddr) -> u64 {
         Granule4KLpa2::<52>::encode_output(pa)
@@ -108,6 +126,10 @@ impl Geometry for SmallLpa64 {
     const FIRST_BLOCK_LEVEL: Level = 1;
     const OUTPUT_MASK: u64 = Granule64KLpa::<52>::OUTPUT_MASK;
     type Table = [AtomicU64; 8];
+
+    fn run_shift(level: Level) -> u32 {
+        if level >= 2 { 2 } else { 0 }
+    }
 
     fn encode_output(pa: PhysAddr) -> u64 {
         Granule64KLpa::<52>::encode_output(pa)
@@ -205,30 +227,71 @@ impl<G: TestGeometry> Memory<G> {
 
     /// Tables that a walker can reach from the root.
     fn reachable(&self) -> HashSet<u64> {
-        let mut found = HashSet::from([tables_pa::<G>()]);
+        let mut found = HashSet::new();
+        self.each_table(|_, pa, _| {
+            found.insert(pa);
+        });
+        found
+    }
+
+    /// Calls `visit` with the level, address and content of each table that can be reached.
+    fn each_table(&self, mut visit: impl FnMut(i32, u64, &[AtomicU64])) {
+        let mut seen = HashSet::from([tables_pa::<G>()]);
         let mut level_tables = vec![tables_pa::<G>()];
-        for _ in G::START_LEVEL..3 {
+        for level in i32::from(G::START_LEVEL)..=3 {
             let mut next = vec![];
-            for table in level_tables {
-                let Some(table) = self.slot(PhysAddr::new(table)).and_then(OnceCell::get) else {
+            for pa in level_tables {
+                let Some(table) = self.slot(PhysAddr::new(pa)).and_then(OnceCell::get) else {
                     continue;
                 };
-                for entry in (**table).as_ref() {
+                visit(level, pa, (**table).as_ref());
+                for entry in (**table).as_ref().iter().filter(|_| level < 3) {
                     let entry = entry.load(Relaxed);
                     let table = arm_walk::output::<G>(entry, G::GRANULE_SHIFT);
-                    if entry & 3 == 3 && found.insert(table) {
+                    if entry & 3 == 3 && seen.insert(table) {
                         next.push(table);
                     }
                 }
             }
             level_tables = next;
         }
-        found
+    }
+
+    /// No run has the Contiguous bit in some entries only, or entries that differ in more than their
+    /// output addresses, and those ascend evenly from an aligned one.
+    fn check_runs(&self) {
+        self.each_table(|level, pa, entries| {
+            let size = G::GRANULE_SHIFT + G::INDEX_BITS * (3 - level) as u32;
+            let shift = G::run_shift(level as Level);
+            for (index, run) in entries.chunks(1 << shift).enumerate() {
+                let run: Vec<u64> = run.iter().map(|entry| entry.load(Relaxed)).collect();
+                let is_leaf = |entry: u64| entry & 3 == if level == 3 { 3 } else { 1 };
+                let hinted = |entry: &&u64| is_leaf(**entry) && **entry >> 52 & 1 == 1;
+                let count = run.iter().filter(hinted).count();
+                if count == 0 {
+                    continue;
+                }
+                let what = format!("run {index} of level {level} table {pa:#x}: {run:x?}");
+                assert_eq!(count, run.len(), "mixed {what}");
+                let base = arm_walk::output::<G>(run[0], size);
+                assert_eq!(base % (1 << (size + shift)), 0, "misaligned {what}");
+                for (entry, step) in run.iter().zip(0..) {
+                    assert_eq!(
+                        arm_walk::output::<G>(*entry, size),
+                        base + (step << size),
+                        "{what}"
+                    );
+                    let attributes = |entry: u64| entry & !G::OUTPUT_MASK;
+                    assert_eq!(attributes(*entry), attributes(run[0]), "{what}");
+                }
+            }
+        });
     }
 
     /// To be true after every operation.
     pub fn check(&self) {
         assert_eq!(*self.unordered.borrow(), [], "linked without before_link");
+        self.check_runs();
         let reachable = self.reachable();
         for (index, slot) in self.slots.iter().enumerate() {
             let pa = tables_pa::<G>() + index as u64 * G::GRANULE_BYTES;

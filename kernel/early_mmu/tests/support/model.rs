@@ -14,6 +14,8 @@ pub struct Shape {
     pub entries: u64,
     pub start_level: i32,
     pub first_block_level: i32,
+    /// log2 of the entries of a contiguous run at levels 0 to 3.
+    pub runs: [u32; 4],
     /// The physical page to which most requests map page 0.
     pub ppn: u64,
 }
@@ -22,6 +24,12 @@ impl Shape {
     /// Pages per entry at `level`.
     pub fn pages(&self, level: i32) -> u64 {
         self.entries.pow((3 - level) as u32)
+    }
+
+    /// Pages per contiguous run at `level`; those of one entry where there are none.
+    pub fn run_pages(&self, level: i32) -> u64 {
+        let entries = usize::try_from(level).map_or(1, |level| 1 << self.runs[level]);
+        entries * self.pages(level)
     }
 }
 
@@ -32,12 +40,23 @@ pub struct Page {
     pub prot: Prot,
     pub global: bool,
     pub level: i32,
+    /// Whether its leaf has the Contiguous hint.
+    pub run: bool,
+}
+
+/// How a request may be laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub blocks: bool,
+    pub runs: bool,
+    pub global: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Missing { page: u64, level: i32 },
     Split { page: u64, level: i32 },
+    SplitRun { page: u64, level: i32 },
     BreakBeforeMake { page: u64, level: i32 },
     Mapped { page: u64, level: i32 },
     Unmapped { page: u64, level: i32 },
@@ -93,7 +112,10 @@ impl Model {
 
     /// Whether all that the entry for `page` at `level` translates lies within the request.
     fn within(&self, request: Request, page: u64, level: i32) -> bool {
-        let size = self.shape.pages(level);
+        Self::contains(request, page, self.shape.pages(level))
+    }
+
+    fn contains(request: Request, page: u64, size: u64) -> bool {
         let start = page / size * size;
         start >= request.first && start + size <= request.first + request.count
     }
@@ -103,9 +125,10 @@ impl Model {
         request: Request,
         ppn: u64,
         prot: Prot,
-        (blocks, global): (bool, bool),
+        layout: Layout,
         frames: Frames,
     ) -> Result<Done, Refusal> {
+        let Layout { blocks, global, .. } = layout;
         let (mut next, mut done) = (self.clone(), Done::default());
         for page in request.first..request.first + request.count {
             let want = ppn + (page - request.first);
@@ -144,15 +167,31 @@ impl Model {
                 done.tables += 1;
                 level += 1;
             }
+            let run = layout.runs && self.run_is_free(request, page, want, level);
             next.pages[page as usize] = Some(Page {
                 ppn: want,
                 prot,
                 global,
                 level,
+                run,
             });
             done.new_entries = true;
         }
         self.commit(next, done, frames)
+    }
+
+    /// Whether all entries of the run to which the entry for `page` at `level` belongs are free, lie in
+    /// the request and can translate with one base.
+    fn run_is_free(&self, request: Request, page: u64, ppn: u64, level: i32) -> bool {
+        let (size, entry) = (self.shape.run_pages(level), self.shape.pages(level));
+        let start = page / size * size;
+        let free = |page: u64| self.pages[page as usize].is_none();
+        let no_table = |page: u64| !self.tables.contains(&(level + 1, page / entry));
+        size > entry
+            && Self::contains(request, page, size)
+            && ppn % size == page % size
+            && (start..start + size).all(free)
+            && (level == 3 || (start..start + size).step_by(entry as usize).all(no_table))
     }
 
     /// Gives one mapped page other attributes, if its leaf allows that.
@@ -175,6 +214,9 @@ impl Model {
         let same_memory = from == to || tag_only(from) && tag_only(to);
         if !same_memory || global && !old.global {
             return Err(Refusal::BreakBeforeMake { page, level });
+        }
+        if old.run && !Self::contains(request, page, before.shape.run_pages(level)) {
+            return Err(Refusal::SplitRun { page, level });
         }
         self.pages[page as usize] = Some(Page {
             prot,
@@ -258,6 +300,10 @@ pub fn refusal(error: MapError, base: u64, granule: u64) -> Refusal {
             level: level.into(),
         },
         MapError::WouldSplitBlock { level, va, .. } => Refusal::Split {
+            page: page(va),
+            level: level.into(),
+        },
+        MapError::WouldSplitRun { level, va, .. } => Refusal::SplitRun {
             page: page(va),
             level: level.into(),
         },

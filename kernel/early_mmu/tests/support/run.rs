@@ -3,7 +3,7 @@
 use early_mmu::{Flags, Flush, Geometry, MapError, PageTable, Prot, Region, VaRange};
 
 use super::arm_walk::{self, Fault, Regime};
-use super::model::{Done, Frames, Model, Page, Refusal, Request, Shape, refusal};
+use super::model::{Done, Frames, Layout, Model, Page, Refusal, Request, Shape, refusal};
 use super::{Memory, Pool, Tables, TestGeometry, mapping, pa, va};
 
 #[derive(Clone, Copy, Debug)]
@@ -12,8 +12,7 @@ pub enum Op {
         at: Request,
         ppn: u64,
         prot: Prot,
-        blocks: bool,
-        global: bool,
+        layout: Layout,
         frames: Frames,
     },
     Protect {
@@ -62,14 +61,13 @@ impl<'m, G: TestGeometry> Run<'m, G> {
             at,
             ppn,
             prot,
-            blocks,
-            global,
+            layout,
             ..
         } = op
         {
             let needed = self
                 .tables
-                .tables_needed(self.mapping(at, ppn, prot), flags(blocks, global));
+                .tables_needed(self.mapping(at, ppn, prot), flags(layout));
             match expected {
                 Ok(done) => assert_eq!(needed, Ok(done.tables)),
                 Err(Refusal::OutOfFrames { needed: n }) => assert_eq!(needed, Ok(n)),
@@ -112,10 +110,9 @@ impl<'m, G: TestGeometry> Run<'m, G> {
                 at,
                 ppn,
                 prot,
-                blocks,
-                global,
+                layout,
                 frames,
-            } => self.model.map(at, ppn, prot, (blocks, global), frames),
+            } => self.model.map(at, ppn, prot, layout, frames),
             Op::Protect { at, prot } => self.model.protect(at, prot),
             Op::Tables { at, frames } => self.model.create_tables(at, unlimited(frames)),
         }
@@ -128,11 +125,10 @@ impl<'m, G: TestGeometry> Run<'m, G> {
                 at,
                 ppn,
                 prot,
-                blocks,
-                global,
+                layout,
                 frames,
             } => {
-                let (mapping, flags) = (self.mapping(at, ppn, prot), flags(blocks, global));
+                let (mapping, flags) = (self.mapping(at, ppn, prot), flags(layout));
                 match frames {
                     Frames::Never => self.tables.create_mapping_noalloc(mapping, flags),
                     _ => self.with_pool(frames, |t, pool| t.create_mapping(mapping, flags, pool)),
@@ -190,6 +186,7 @@ impl<'m, G: TestGeometry> Run<'m, G> {
             prot,
             global,
             level,
+            run,
         }) = self.model.pages[page as usize]
         else {
             assert!(
@@ -206,7 +203,8 @@ impl<'m, G: TestGeometry> Run<'m, G> {
         assert_eq!(walked.level, level, "{address:#x}");
         assert_eq!(walked.el1_write, matches!(prot, Prot::ReadWrite(_)));
         assert_eq!(walked.el1_execute, matches!(prot, Prot::ReadExecute));
-        assert!(!walked.el0_access && !walked.el0_execute && !walked.contiguous);
+        assert!(!walked.el0_access && !walked.el0_execute);
+        assert_eq!(walked.contiguous, run, "{address:#x}");
         assert_eq!(walked.attr_indx, prot.mem_type() as u64);
         assert_eq!((walked.shareability, walked.global), (3, global));
         assert_eq!(self.tables.translate(va(address)), Some(pa(expected)));
@@ -230,6 +228,7 @@ impl<'m, G: TestGeometry> Run<'m, G> {
                 let expected = self.model.pages[page as usize].expect("mapped");
                 assert_eq!(Prot::of(region.attributes), Some(expected.prot));
                 assert_eq!(i32::from(region.level), expected.level);
+                assert_eq!(region.attributes.is_contiguous(), expected.run);
                 let offset = address.as_u64() - region.va.as_u64();
                 assert_eq!((region.pa.as_u64() + offset) / bytes, expected.ppn);
             }
@@ -267,12 +266,15 @@ fn seen(flush: Flush) -> (bool, Option<(u64, u64, u64)>) {
     (flush.has_new_entries(), stale)
 }
 
-fn flags(blocks: bool, global: bool) -> Flags {
+fn flags(layout: Layout) -> Flags {
     let mut flags = Flags::NONE;
-    if !blocks {
+    if !layout.blocks {
         flags |= Flags::NO_BLOCK;
     }
-    if !global {
+    if !layout.runs {
+        flags |= Flags::NO_CONT;
+    }
+    if !layout.global {
         flags |= Flags::NON_GLOBAL;
     }
     flags
@@ -287,6 +289,11 @@ pub fn regime<G: TestGeometry>(memory: &Memory<G>, range: VaRange) -> Regime {
         stride: G::INDEX_BITS,
         first_block_level: G::FIRST_BLOCK_LEVEL.into(),
         format: arm_walk::format::<G>(),
+        contiguous: if G::INDEX_BITS == G::GRANULE_SHIFT - 3 {
+            arm_walk::contiguous_sizes(G::GRANULE_SHIFT)
+        } else {
+            [0, 1, 2, 3].map(G::run_shift)
+        },
     }
 }
 
@@ -296,6 +303,7 @@ pub fn shape<G: Geometry>() -> Shape {
         entries: 1 << G::INDEX_BITS,
         start_level: G::START_LEVEL.into(),
         first_block_level: G::FIRST_BLOCK_LEVEL.into(),
+        runs: [0, 1, 2, 3].map(G::run_shift),
         ppn: match (G::OA_BITS, G::LPA2) {
             // Where addresses carry into the bits that stand elsewhere.
             (52, true) => (1 << (50 - G::GRANULE_SHIFT)) - 512,
