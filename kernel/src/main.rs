@@ -70,8 +70,7 @@ extern "C" fn kmain() -> ! {
     stage::enter(Stage::Protect);
     mm::protect::mark_linear_text_alias_ro(&mut tables, boot);
     mm::protect::mark_rodata_ro(&mut tables, boot, options.rodata);
-    mm::ptdump::report(&tables, options.ptdump);
-    let no_wx = mm::ptdump::check_wx(&tables);
+    let no_wx = mm::ptdump::check(&tables, options.ptdump);
 
     stage::enter(Stage::Selftest);
     let passed = selftest::run(boot, &mut tables, &options, before) && no_wx;

@@ -108,10 +108,19 @@ fn translation_result(va: u64) -> Option<Translated> {
     // PAR_EL1 holds the result only after a context synchronization event.
     barrier::isb(barrier::SY);
     let par = PAR_EL1.extract();
+    let attr = (par.get() >> 56) as u8;
+    // Device memory is always outer shareable; QEMU before 8 repeats what the
+    // descriptor says.
+    let is_device = attr & 0xf0 == 0;
+    let shareability = if is_device {
+        2
+    } else {
+        (par.get() >> 7 & 0b11) as u8
+    };
     (!par.is_set(PAR_EL1::F)).then_some(Translated {
         pa: (par.read(PAR_EL1::PA) << 12) + va % PAGE_SIZE,
-        attr: (par.get() >> 56) as u8,
-        shareability: (par.get() >> 7 & 0b11) as u8,
+        attr,
+        shareability,
     })
 }
 

@@ -13,14 +13,12 @@ const AREAS: [(u64, &str); 3] = [
     (FIXADDR_START, "Fixmap"),
 ];
 
-/// Logs every region: addresses, size, level, block size, protection. With
-/// `always` it is printed whatever the log level.
-pub fn report(tables: &KernelTables, always: bool) {
-    let print = |row: fmt::Arguments<'_>| match always {
-        true => raw_println!("{row}"),
-        false => log::info!("{row}"),
-    };
+/// Logs every region (addresses, size, level, block size, protection), and says
+/// whether no page is both writable and executable. With `always` the regions are
+/// printed whatever the log level. Linux: `ptdump_check_wx`.
+pub fn check(tables: &KernelTables, always: bool) -> bool {
     let mut area = "";
+    let mut bad_pages = 0;
     for region in tables.regions() {
         let start = region.va.as_u64();
         let now = AREAS
@@ -30,25 +28,24 @@ pub fn report(tables: &KernelTables, always: bool) {
             .map_or("", |(_, name)| name);
         if now != area {
             area = now;
-            print(format_args!("---[ {area} ]---"));
+            row(always, format_args!("---[ {area} ]---"));
         }
-        print(format_args!("{region}"));
-    }
-}
-
-/// Whether no page is both writable and executable. Linux: `ptdump_check_wx`.
-pub fn check_wx(tables: &KernelTables) -> bool {
-    let mut bad_pages = 0;
-    for region in tables
-        .regions()
-        .filter(|region| region.is_writable_and_executable())
-    {
-        log::error!("W+X: {region}");
-        bad_pages += region.size_bytes / PAGE_SIZE;
+        row(always, format_args!("{region}"));
+        if region.is_writable_and_executable() {
+            log::error!("W+X: {region}");
+            bad_pages += region.size_bytes / PAGE_SIZE;
+        }
     }
     match bad_pages {
         0 => log::info!("Checked W+X mappings: passed, no W+X pages found"),
         _ => log::error!("Checked W+X mappings: FAILED, {bad_pages} W+X pages found"),
     }
     bad_pages == 0
+}
+
+fn row(always: bool, row: fmt::Arguments<'_>) {
+    match always {
+        true => raw_println!("{row}"),
+        false => log::info!("{row}"),
+    }
 }

@@ -37,9 +37,10 @@ impl Memblock {
     }
 
     /// Takes `size_bytes` of free memory at a multiple of `align_bytes` (a power
-    /// of two), the highest that lies wholly in `within`, so that low memory
-    /// stays for those who need it. Only whole multiples of `align_bytes` are
-    /// looked at: with a page or more, all of it is what [`mappable`] maps.
+    /// of two), the lowest that lies wholly in `within`: near the image, as a
+    /// rule, so that little memory is touched in a boot. Only whole multiples of
+    /// `align_bytes` are looked at: with a page or more, all of it is what
+    /// [`mappable`] maps.
     ///
     /// [`mappable`]: Self::mappable
     ///
@@ -51,23 +52,18 @@ impl Memblock {
         align_bytes: u64,
         within: PhysRange,
     ) -> Result<PhysRange, AllocError> {
-        let out_of_memory = AllocError::OutOfMemory { size_bytes };
-        let mut best = None;
-        for part in self
+        let start = self
             .mappable(align_bytes)
             .filter_map(|part| part.intersect(within))
-        {
-            for free in self.reserved.gaps_in(part) {
-                let Some(start) = free.end.checked_sub(size_bytes) else {
-                    continue;
-                };
-                let start = start & !(align_bytes - 1);
-                if start >= free.start {
-                    best = PhysRange::new(start, size_bytes);
-                }
-            }
-        }
-        let range = best.ok_or(out_of_memory)?;
+            .flat_map(|part| self.reserved.gaps_in(part))
+            .find_map(|free| {
+                let start = free.start.checked_next_multiple_of(align_bytes)?;
+                let end = start.checked_add(size_bytes)?;
+                (end <= free.end).then_some(start)
+            });
+        let range = start
+            .and_then(|start| PhysRange::new(start, size_bytes))
+            .ok_or(AllocError::OutOfMemory { size_bytes })?;
         self.reserved.insert(range).map_err(AllocError::ListFull)?;
         Ok(range)
     }
@@ -140,18 +136,19 @@ mod tests {
     }
 
     #[test]
-    fn allocate_takes_the_highest_that_fits_and_never_twice() {
+    fn allocate_takes_the_lowest_that_fits_and_never_twice() {
         let mut memblock = sample();
         let a = memblock.allocate(0x1000, 0x1000, EVERYWHERE).unwrap();
-        assert_eq!(a, range(0x8_e000, 0x8_f000));
+        assert_eq!(a, range(0x1_0000, 0x1_1000));
         let b = memblock.allocate(0x9000, 0x1000, EVERYWHERE).unwrap();
-        assert_eq!(b, range(0x8_5000, 0x8_e000));
+        assert_eq!(b, range(0x1_1000, 0x1_a000));
         let c = memblock.allocate(0x4000, 0x4000, EVERYWHERE).unwrap();
         assert_eq!(c, range(0x1_c000, 0x2_0000));
-        let low = memblock
-            .allocate(0x1000, 0x1000, range(0, 0x1_8000))
-            .unwrap();
-        assert_eq!(low, range(0x1_7000, 0x1_8000));
+        let window = range(0x8_3000, 0x9_0000);
+        let d = memblock.allocate(0x1000, 0x1000, window).unwrap();
+        assert_eq!(d, range(0x8_3000, 0x8_4000));
+        let e = memblock.allocate(0x1000, 0x1000, window).unwrap();
+        assert_eq!(e, range(0x8_5000, 0x8_6000));
     }
 
     #[test]
@@ -193,9 +190,9 @@ mod tests {
             .any(|r| r.start < range.end && range.start < r.end)
     }
 
-    /// Where `size` bytes could go, the highest first: tried one by one.
-    fn highest_place(memblock: &Memblock, size: u64, align: u64, within: PhysRange) -> Option<u64> {
-        (0..320).rev().map(|i| i * 0x800).find(|&start| {
+    /// Where `size` bytes could go, the lowest first: tried one by one.
+    fn lowest_place(memblock: &Memblock, size: u64, align: u64, within: PhysRange) -> Option<u64> {
+        (0..320).map(|i| i * 0x800).find(|&start| {
             let range = range(start, start + size);
             let units = range.align_outward(align);
             start % align == 0
@@ -223,14 +220,14 @@ mod tests {
                 let window = range(start, start + random.below(256) * 0x800);
                 let within = random.pick(&[EVERYWHERE, EVERYWHERE, window]);
                 let before = memblock;
-                let highest = highest_place(&before, size, align, within);
+                let lowest = lowest_place(&before, size, align, within);
                 let Ok(got) = memblock.allocate(size, align, within) else {
-                    assert_eq!(highest, None, "{before:?} {size:#x} {align:#x} {within}");
+                    assert_eq!(lowest, None, "{before:?} {size:#x} {align:#x} {within}");
                     assert_eq!(memblock.reserved.as_slice(), before.reserved.as_slice());
                     refused += 1;
                     continue;
                 };
-                assert_eq!(Some(got.start), highest, "{before:?} {size:#x} {align:#x}");
+                assert_eq!(Some(got.start), lowest, "{before:?} {size:#x} {align:#x}");
                 assert_eq!(got.size_bytes(), size);
                 assert!(memblock.reserved.as_slice().iter().any(|r| r.contains(got)));
                 assert!(before.mappable(align).any(|part| part.contains(got)));

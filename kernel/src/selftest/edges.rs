@@ -12,8 +12,8 @@ use super::{Context, End, Test, TestResult, check};
 use crate::arch::exception::{is_permission_fault, is_translation_fault};
 use crate::arch::mmu::{Translated, translate_read, translate_write};
 use crate::arch::{guarded, mmu};
-use crate::mm::image;
 use crate::mm::layout::PAGE_SIZE;
+use crate::mm::{for_each_table, image};
 
 pub(super) const TESTS: &[Test] = &[
     Test {
@@ -152,20 +152,25 @@ fn edges_execute(context: &mut Context<'_>) -> TestResult {
             "mmu.edges_translate failed: no telling what would run",
         ));
     }
+    let mut tables = Vec::new();
+    for_each_table(context.tables, &mut |pa| tables.push(pa));
     for va in edge_pages(&all) {
         let expected = lookup(&all, va);
         if expected.is_some_and(|e| e.prot == Prot::ReadExecute) {
             continue;
         }
         let name = expected.map_or("a hole", |e| e.name);
-        let writable = expected.and_then(|e| writable_alias(context, &all, e, va));
+        let is_table = expected.is_some_and(|e| tables.contains(&e.pa_of(va)));
+        let writable = expected
+            .filter(|_| !is_table)
+            .and_then(|e| writable_alias(context, &all, e, va));
         let branched = match writable {
             Some(alias) => with_ret_at(alias, || {
                 // SAFETY: must fault; if not, there is a RET.
                 unsafe { guarded::branch(va) }
             }),
             // SAFETY: must fault. If not, the kernel is broken, which the report
-            // of whatever happens next will say: this is a hole or a device.
+            // of whatever happens next will say: a hole, a device, or a table.
             None => unsafe { guarded::branch(va) },
         };
         let Err(fault) = branched else {
