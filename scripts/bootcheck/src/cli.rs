@@ -13,6 +13,9 @@ use crate::verdict::{Rule, Verdict};
 /// Where `make image` puts the kernel.
 pub const DEFAULT_IMAGE: &str = "target/kernel/Image";
 
+/// The ELF beside it.
+pub const DEFAULT_ELF: &str = "target/kernel/kernel.elf";
+
 /// Boots one aarch64 image under QEMU and says what happened.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, disable_help_subcommand = true)]
@@ -33,6 +36,9 @@ pub enum Command {
     Matrix(MatrixArgs),
     /// Compare the kernel's boot with a guest that only powers itself off
     Bench(Box<BenchArgs>),
+    /// Add functions and source lines to the addresses in a console log
+    #[command(after_help = DECODE_HELP)]
+    Decode(DecodeArgs),
     /// Make the raw Image out of the kernel's ELF, and check both
     Image(ImageArgs),
 }
@@ -57,6 +63,14 @@ Examples:
 
 Exit status: 0 every cell came to the verdict it expects, 1 not, 129 usage error or no cell,
 130 interrupted.";
+
+const DECODE_HELP: &str = "\
+Examples:
+  bootcheck decode < console.log
+  bootcheck decode --elf vmlinux dmesg.txt
+  picocom -q /dev/ttyUSB0 | bootcheck decode         live, line by line
+
+Exit status: 0, 129 if the log or the ELF cannot be read, 130 interrupted.";
 
 /// `bootcheck boot`
 #[derive(Debug, Clone, Args)]
@@ -90,6 +104,9 @@ pub struct BootArgs {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
+    /// Show addresses on the console as they come, without functions and source lines
+    #[arg(long)]
+    pub no_decode: bool,
     /// Do not show the console; its last lines are told after a failure
     #[arg(short = 'q')]
     pub hide_console: bool,
@@ -203,6 +220,17 @@ pub struct BenchArgs {
     pub guest: GuestArgs,
 }
 
+/// `bootcheck decode`
+#[derive(Debug, Clone, Args)]
+pub struct DecodeArgs {
+    /// The ELF that the image was made from, or a vmlinux
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_ELF)]
+    pub elf: PathBuf,
+    /// The log [default: standard input]
+    #[arg(value_name = "FILE")]
+    pub log: Option<PathBuf>,
+}
+
 /// `bootcheck image`
 #[derive(Debug, Clone, Args)]
 pub struct ImageArgs {
@@ -241,9 +269,7 @@ impl BootArgs {
     pub fn elf(&self) -> Option<PathBuf> {
         match &self.elf {
             Some(elf) => Some(elf.clone()),
-            None if self.guest.image == Path::new(DEFAULT_IMAGE) => {
-                Some(self.guest.image.with_file_name("kernel.elf"))
-            }
+            None if self.guest.image == Path::new(DEFAULT_IMAGE) => Some(DEFAULT_ELF.into()),
             None => None,
         }
     }

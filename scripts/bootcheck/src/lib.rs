@@ -15,7 +15,8 @@
 //!   [`verdict::Facts`]; [`verdict::judge`] alone turns facts into a verdict.
 //! - [`run`] is the `boot` command around it, [`matrix`] many boots in parallel, [`mod@bench`] boots
 //!   compared in pairs.
-//! - [`symbols`] says what is at an address, [`unwind`] who called.
+//! - [`symbols`] says what is at an address, [`unwind`] who called; [`mod@decode`] adds both to a
+//!   console.
 //!
 //! The tester knows a kernel by its image and what it says, never by its source: neither `kernel`
 //! nor `early_mmu` is a dependency, so that images of other projects are judged alike.
@@ -26,6 +27,7 @@ pub mod boot;
 pub mod cli;
 pub mod clock;
 pub mod console;
+pub mod decode;
 pub mod escape;
 pub mod files;
 pub mod flatten;

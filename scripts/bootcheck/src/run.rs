@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::boot::{Outcome, boot};
 use crate::cli::BootArgs;
+use crate::decode::Decoder;
 use crate::escape::Escaper;
 use crate::files;
 use crate::interrupt::{self, Interrupted};
 use crate::process::Tethered;
 use crate::report::Report;
+use crate::symbols::Source;
 use crate::verdict::Facts;
 
 /// How many lines of a hidden console are told after a failure.
@@ -28,10 +31,15 @@ const LAST_LINES: usize = 12;
 /// The tester itself failed: 129 (or [`Interrupted`]).
 pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
     let json_on_stdout = args.json.as_deref() == Some(Path::new("-"));
+    let source = args.elf().map(|elf| Arc::new(Source::new(elf)));
+    let decoder = source
+        .as_ref()
+        .filter(|_| !args.no_decode)
+        .map(|source| Decoder::new(Arc::clone(source)));
     let mut live = match (args.hide_console, json_on_stdout) {
         (true, _) => None,
-        (false, true) => Some(Live::start(io::stderr())),
-        (false, false) => Some(Live::start(io::stdout())),
+        (false, true) => Some(Live::start(io::stderr(), decoder)),
+        (false, false) => Some(Live::start(io::stdout(), decoder)),
     };
     let mut raw = match &args.console {
         Some(path) => {
@@ -151,12 +159,12 @@ struct Live {
 }
 
 impl Live {
-    fn start(out: impl Write + Send + 'static) -> Self {
+    fn start(out: impl Write + Send + 'static, decoder: Option<Decoder>) -> Self {
         let (pieces, received) = crossbeam_channel::unbounded::<Vec<u8>>();
         let (finished, done) = crossbeam_channel::bounded(1);
         let writer = std::thread::spawn(move || {
             // Whoever closes the pipe does not want to read on; the verdict stands all the same.
-            let _ = show(&received, out);
+            let _ = show(&received, decoder, out);
             let _ = finished.send(());
         });
         Self {
@@ -182,26 +190,39 @@ impl Live {
     }
 }
 
-fn show(pieces: &Receiver<Vec<u8>>, mut out: impl Write) -> io::Result<()> {
+fn show(
+    pieces: &Receiver<Vec<u8>>,
+    mut decoder: Option<Decoder>,
+    mut out: impl Write,
+) -> io::Result<()> {
     let mut escaper = Escaper::default();
     let mut text = String::new();
+    let mut decoded = Vec::new();
     let mut ends_line = true;
+    let mut write = |text: &str, is_last: bool| {
+        decoded.clear();
+        match &mut decoder {
+            Some(decoder) => decoder.push(text.as_bytes(), &mut decoded),
+            None => decoded.extend(text.as_bytes()),
+        }
+        if let Some(last) = decoded.last() {
+            ends_line = *last == b'\n';
+        }
+        if is_last && !ends_line {
+            if let Some(decoder) = &mut decoder {
+                decoder.finish(&mut decoded);
+            }
+            decoded.push(b'\n');
+        }
+        out.write_all(&decoded)?;
+        out.flush()
+    };
     for piece in pieces {
         text.clear();
         escaper.push(&piece, &mut text);
-        ends_line = if text.is_empty() {
-            ends_line
-        } else {
-            text.ends_with('\n')
-        };
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
+        write(&text, false)?;
     }
     text.clear();
     escaper.finish(&mut text);
-    if !(text.is_empty() && ends_line) {
-        text.push('\n');
-    }
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    write(&text, true)
 }

@@ -10,6 +10,7 @@
 mod lines;
 pub mod names;
 mod positions;
+mod source;
 
 use std::ops::Range;
 use std::path::Path;
@@ -23,6 +24,7 @@ use object::{LittleEndian as LE, Object, ObjectSection, ObjectSymbol, SymbolKind
 pub use lines::Call;
 use lines::Lines;
 pub use positions::Positions;
+pub use source::Source;
 
 /// A piece of the ELF, shared with it.
 pub(crate) type Piece = EndianArcSlice<LittleEndian>;
