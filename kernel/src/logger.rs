@@ -57,8 +57,8 @@ impl Log for ConsoleLog {
 pub fn init() {
     // Fails only if called twice, which changes nothing.
     let _ = log::set_logger(&ConsoleLog);
-    // Which messages are shown is for line() to say.
-    log::set_max_level(LevelFilter::Trace);
+    let level = LevelFilter::iter().nth(MAX_LEVEL.load(Ordering::Relaxed));
+    log::set_max_level(level.unwrap_or(LevelFilter::Trace));
 }
 
 /// A log line of the early stage.

@@ -60,11 +60,10 @@ extern "C" fn kmain() -> ! {
     let options = platform::cmdline::parse(boot.firmware.bootargs.as_str(), |_| {});
     mm::report(boot);
     let mut tables = mm::kernel_tables(boot);
-    mm::setup_fdt(&mut tables, boot.fdt.start);
+    mm::setup_fdt(&mut tables, boot);
 
     stage::enter(Stage::Heap);
-    let mut memblock = boot.firmware.memblock;
-    mm::heap::init(&mut memblock, boot.linear, boot.linear.reach(boot.pa_bits));
+    mm::heap::init(boot);
 
     let before = selftest::before_protect(boot);
     stage::enter(Stage::Protect);

@@ -20,7 +20,7 @@ use crate::logger::{early_info, early_warn};
 use crate::mm::frames::{FrameRun, MemblockFrames, static_frames};
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear::{self, LinearMap};
-use crate::mm::{KernelTables, fixmap, image};
+use crate::mm::{KernelTables, fixmap, heap, image};
 use crate::stage::{self, Stage};
 use crate::{console, fault, logger};
 
@@ -269,6 +269,7 @@ fn build_tables(boot: &mut BootInfo, options: &Options<'_>) {
         panic!("linear map of {piece}: {error}");
     }
     boot.linear_frames = frames.count();
+    boot.heap = heap::reserve(&mut boot.firmware.memblock, reach);
 }
 
 /// Maps each segment where the image is linked; the stack guards stay holes.

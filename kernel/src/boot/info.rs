@@ -23,6 +23,8 @@ pub struct BootInfo {
     pub pa_bits: u32,
     /// Where RAM is mapped.
     pub linear: LinearMap,
+    /// The heap's memory.
+    pub heap: PhysRange,
     /// Table frames that map image and fixmap.
     pub static_frames: usize,
     /// Table frames that map RAM.
@@ -66,6 +68,7 @@ static BOOT_INFO: EarlyCell<BootInfo> = EarlyCell::new(BootInfo {
     swapper_pa: 0,
     pa_bits: 0,
     linear: LinearMap::new(),
+    heap: PhysRange { start: 0, end: 0 },
     static_frames: 0,
     linear_frames: 0,
 });

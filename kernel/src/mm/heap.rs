@@ -9,7 +9,7 @@ use platform::range::PhysRange;
 use spin::mutex::SpinMutex;
 
 use super::layout::PAGE_SIZE;
-use super::linear::LinearMap;
+use crate::boot::info::BootInfo;
 
 /// The most the heap takes.
 const MAX_HEAP_BYTES: u64 = 16 << 20;
@@ -42,25 +42,28 @@ unsafe impl GlobalAlloc for KernelHeap {
     }
 }
 
-/// Takes an eighth of what RAM is free, up to 16 MiB, in one piece; less where
-/// memory is in small pieces. Once, with the linear map in use.
+/// Sets an eighth of what RAM is free aside, up to 16 MiB, in one piece; less
+/// where memory is in small pieces. For the early stage.
 ///
 /// # Panics
 /// If there is no piece of 256 KiB.
-pub fn init(memblock: &mut Memblock, linear: LinearMap, reach: PhysRange) {
+pub fn reserve(memblock: &mut Memblock, reach: PhysRange) -> PhysRange {
     let mut size_bytes = (memblock.free_bytes() / 8).clamp(MIN_HEAP_BYTES, MAX_HEAP_BYTES);
-    let range = loop {
+    loop {
         size_bytes &= !(PAGE_SIZE - 1);
         match memblock.allocate(size_bytes, PAGE_SIZE, reach) {
-            Ok(range) => break range,
+            Ok(range) => return range,
             Err(error) if size_bytes <= MIN_HEAP_BYTES => panic!("heap: {error}"),
             Err(_) => size_bytes = (size_bytes / 2).max(MIN_HEAP_BYTES),
         }
-    };
-    let start = linear.virt(range.start) as *mut u8;
-    // SAFETY: RAM that was free until now, mapped writable by the linear map.
-    unsafe { HEAP.0.lock().init(start, size_bytes as usize) };
-    log::info!("heap     {range} {:>8} KiB", size_bytes >> 10);
+    }
+}
+
+/// Puts the memory that was set aside into use. Once, with the linear map there.
+pub fn init(boot: &BootInfo) {
+    let start = boot.linear.virt(boot.heap.start) as *mut u8;
+    // SAFETY: RAM that nobody else owns, mapped writable by the linear map.
+    unsafe { HEAP.0.lock().init(start, boot.heap.size_bytes() as usize) };
 }
 
 /// Bytes in use and bytes free.

@@ -70,17 +70,18 @@ pub fn report(boot: &BootInfo) {
 ///
 /// # Panics
 /// If its window cannot be mapped: the early stage linked the tables for it.
-pub fn setup_fdt(tables: &mut KernelTables, fdt_pa: u64) {
+pub fn setup_fdt(tables: &mut KernelTables, boot: &BootInfo) {
+    let fdt_pa = boot.fdt.start;
     let (start, size) = match fixmap::remap_fdt(tables, fdt_pa, PAGE_KERNEL) {
         Ok(window) => window,
         Err(error) => panic!("device tree, to be written: {error}"),
     };
     // SAFETY: mapped read-write just now, and nobody else refers to it.
     let blob = unsafe { core::slice::from_raw_parts_mut(start, size) };
-    match wipe_seeds(blob) {
-        Ok(0) => {}
-        Ok(count) => log::info!("device tree: {count} seeds wiped"),
-        Err(error) => log::warn!("device tree: seeds not wiped: {error}"),
+    match wipe_seeds(blob, &boot.firmware.seeds) {
+        Some(0) => {}
+        Some(count) => log::info!("device tree: {count} seeds wiped"),
+        None => log::warn!("device tree: not what it was, its seeds are not wiped"),
     }
     if let Err(error) = fixmap::remap_fdt(tables, fdt_pa, PAGE_KERNEL_RO) {
         panic!("device tree, to be read: {error}");

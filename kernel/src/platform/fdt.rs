@@ -18,7 +18,7 @@ use structure::{Token, Tokens, check};
 
 use crate::cmdline::CommandLine;
 use crate::memblock::Memblock;
-use crate::range::{ListFull, PhysRange};
+use crate::range::{ListFull, PhysRange, RangeList};
 
 /// Size of the header's fixed part, which tells how long the rest is.
 pub const HEADER_BYTES: usize = 40;
@@ -45,6 +45,8 @@ pub struct Firmware {
     pub psci: Option<Conduit>,
     /// The initial RAM disk.
     pub initrd: Option<PhysRange>,
+    /// What the loader left to make keys of.
+    pub seeds: Seeds,
     /// `reg` entries of memory nodes that could not be used: empty, wrapping,
     /// or more than are kept.
     pub dropped_banks: u32,
@@ -60,6 +62,7 @@ impl Firmware {
             uart: None,
             psci: None,
             initrd: None,
+            seeds: Seeds::new(),
             dropped_banks: 0,
             bootargs: CommandLine::EMPTY,
         }
@@ -88,6 +91,8 @@ pub enum FdtError {
     BadReservation,
     /// More reservations than are kept; leaving one out would be unsafe.
     TooManyReservations,
+    /// More seeds than are kept; leaving one in would be unsafe.
+    TooManySeeds,
 }
 
 impl fmt::Display for FdtError {
@@ -103,6 +108,7 @@ impl fmt::Display for FdtError {
             Self::Malformed(error) => write!(f, "malformed: {error}"),
             Self::NoMemory => f.write_str("no memory node with a usable reg"),
             Self::BadReservation => f.write_str("a /reserved-memory node has an unusable reg"),
+            Self::TooManySeeds => f.write_str("more seeds than this kernel wipes"),
             Self::TooManyReservations => f.write_str("more reservations than this kernel keeps"),
         }
     }
@@ -138,6 +144,7 @@ pub fn total_size(header: &[u8; HEADER_BYTES]) -> Result<usize, FdtError> {
 pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
     let fdt = check(blob)?;
     read_chosen(fdt, firmware);
+    firmware.seeds = find_seeds(blob)?;
     firmware.uart = find_console(fdt);
     firmware.psci = find_psci(fdt);
     read_memory(fdt, firmware);
@@ -247,15 +254,13 @@ fn read_reservations(fdt: Fdt<'_>, memblock: &mut Memblock) -> Result<(), FdtErr
     Ok(())
 }
 
-/// Overwrites `/chosen/kaslr-seed` and `/chosen/rng-seed` with zeros: whoever
-/// reads the tree later must not learn what keys were made from. Returns how
-/// many there were.
-///
-/// # Errors
-/// What [`read`] says of a broken structure; the blob is then as it was.
-pub fn wipe_seeds(blob: &mut [u8]) -> Result<usize, FdtError> {
-    check(blob)?;
-    let mut wiped = 0;
+/// Where a blob holds `/chosen/kaslr-seed` and `/chosen/rng-seed`, as offsets from
+/// its start: whoever reads the tree later must not learn what keys were made of.
+pub type Seeds = RangeList<8>;
+
+/// Finds the seeds of a checked blob.
+fn find_seeds(blob: &[u8]) -> Result<Seeds, FdtError> {
+    let mut seeds = Seeds::new();
     let mut in_chosen = false;
     let mut tokens = Tokens::new(blob)?;
     while let Some(token) = tokens.next(blob)? {
@@ -263,14 +268,28 @@ pub fn wipe_seeds(blob: &mut [u8]) -> Result<usize, FdtError> {
             Token::BeginNode(name) if tokens.depth == 2 => in_chosen = is_chosen(&blob[name]),
             Token::Property { name, value } if in_chosen && tokens.depth == 2 => {
                 if matches!(&blob[name], b"kaslr-seed" | b"rng-seed") {
-                    blob[value].fill(0);
-                    wiped += 1;
+                    let (start, end) = (value.start as u64, value.end as u64);
+                    seeds
+                        .insert(PhysRange { start, end })
+                        .map_err(|_| FdtError::TooManySeeds)?;
                 }
             }
             _ => {}
         }
     }
-    Ok(wiped)
+    Ok(seeds)
+}
+
+/// Overwrites the seeds with zeros; returns how many there were, or `None`, and
+/// the blob is as it was, if they do not lie in it.
+pub fn wipe_seeds(blob: &mut [u8], seeds: &Seeds) -> Option<usize> {
+    let last = seeds.as_slice().last().map_or(0, |seed| seed.end);
+    blob.get(..last as usize)?;
+    for seed in seeds.as_slice() {
+        blob.get_mut(seed.start as usize..seed.end as usize)?
+            .fill(0);
+    }
+    Some(seeds.as_slice().len())
 }
 
 fn is_chosen(name: &[u8]) -> bool {

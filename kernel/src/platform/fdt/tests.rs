@@ -22,6 +22,13 @@ fn read_blob(blob: &[u8]) -> Result<Firmware, FdtError> {
     read(blob, &mut firmware).map(|()| firmware)
 }
 
+/// What a boot does in two stages.
+fn find_and_wipe(blob: &mut [u8]) -> Result<usize, FdtError> {
+    check(blob)?;
+    let seeds = find_seeds(blob)?;
+    Ok(wipe_seeds(blob, &seeds).expect("found in this blob"))
+}
+
 fn good(blob: Blob) -> Firmware {
     read_blob(&blob.finish()).unwrap()
 }

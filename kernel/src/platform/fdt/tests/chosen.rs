@@ -102,12 +102,12 @@ fn seeds_are_wiped_and_nothing_else() {
             .finish()
     };
     let mut blob = tree(0xa5);
-    assert_eq!(wipe_seeds(&mut blob), Ok(3));
+    assert_eq!(find_and_wipe(&mut blob), Ok(3));
     assert_eq!(blob, tree(0));
-    assert_eq!(wipe_seeds(&mut Blob::with_memory().finish()), Ok(0));
+    assert_eq!(find_and_wipe(&mut Blob::with_memory().finish()), Ok(0));
 
     let mut virt = VIRT.to_vec();
-    assert_eq!(wipe_seeds(&mut virt), Ok(2));
+    assert_eq!(find_and_wipe(&mut virt), Ok(2));
     assert_ne!(virt, VIRT);
     assert!(read_blob(&virt).is_ok());
 
@@ -115,8 +115,16 @@ fn seeds_are_wiped_and_nothing_else() {
     broken[8] = 0xff;
     let before = broken.clone();
     assert!(matches!(
-        wipe_seeds(&mut broken),
+        find_and_wipe(&mut broken),
         Err(FdtError::Malformed(_))
     ));
     assert_eq!(broken, before);
+}
+
+#[test]
+fn seeds_of_another_blob_are_not_wiped() {
+    let seeds = find_seeds(VIRT).unwrap();
+    let mut short = VIRT[..100].to_vec();
+    assert_eq!(wipe_seeds(&mut short, &seeds), None);
+    assert_eq!(short, VIRT[..100]);
 }

@@ -147,7 +147,7 @@ fn no_tree_takes_long() {
             .spawn(move || {
                 let (mut blob, start) = (blob, Instant::now());
                 let result = read_blob(&blob).map(|firmware| firmware.dropped_banks);
-                let wiped = wipe_seeds(&mut blob);
+                let wiped = find_and_wipe(&mut blob);
                 (result, wiped, time_used(start))
             });
         let (result, wiped, took) = reader.unwrap().join().unwrap();

@@ -199,12 +199,12 @@ fn assert_dtoolkit_agrees(blob: &[u8]) {
 
 fn assert_wipe_is_sound(blob: &[u8]) {
     let mut wiped = blob.to_vec();
-    match wipe_seeds(&mut wiped) {
+    match find_and_wipe(&mut wiped) {
         Err(_) => assert_eq!(wiped, blob),
         Ok(0) => assert_eq!(wiped, blob),
         Ok(count) => {
             let again = wiped.clone();
-            assert_eq!(wipe_seeds(&mut wiped), Ok(count));
+            assert_eq!(find_and_wipe(&mut wiped), Ok(count));
             assert_eq!(wiped, again);
             let changed = blob.iter().zip(&again).filter(|(a, b)| a != b);
             assert!(changed.clone().all(|(_, &after)| after == 0));
