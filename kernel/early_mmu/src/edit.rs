@@ -8,7 +8,7 @@ mod protect;
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::descriptor::Descriptor;
+use crate::descriptor::{self as bits, Descriptor};
 use crate::engine::Place;
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::span::Span;
@@ -51,6 +51,14 @@ pub(crate) trait Edit<G: Geometry> {
     #[inline(always)]
     fn link(&self, table: PhysAddr) -> Descriptor {
         Descriptor::table::<G>(table)
+    }
+
+    /// Whether a table forbids to all below it what is asked for (Arm ARM chapter D8, "Hierarchical
+    /// permissions").
+    #[inline(always)]
+    fn is_denied_by(&self, table: Descriptor) -> bool {
+        let _ = table;
+        false
     }
 
     /// What becomes of an invalid entry.
@@ -132,6 +140,14 @@ impl<G: Geometry> Edit<G> for Link {
     fn overwrite(&self, _: Level, _: u64, _: &[AtomicU64]) {
         // The plan keeps every last-level entry.
     }
+}
+
+/// Whether a table forbids to all below it what these bits of a leaf permit.
+#[inline(always)]
+pub(crate) fn denies(table: Descriptor, leaf: u64) -> bool {
+    let leaf = Descriptor::from_bits(leaf);
+    let effective = leaf.below(table.bits());
+    (effective.bits() ^ leaf.bits()) & (bits::PXN | bits::AP_RDONLY) != 0
 }
 
 /// Overwrites a whole leaf, if a walker may be shown the new one without an invalid one in between.

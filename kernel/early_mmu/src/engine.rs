@@ -176,6 +176,13 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
                 let old = load(entries, index);
                 let step = match old.kind::<G>(level) {
                     Kind::Table => {
+                        if edit.is_denied_by(old) {
+                            return Err(MapError::DeniedByTable {
+                                va: place.va(),
+                                level,
+                                table: old,
+                            });
+                        }
                         let next = self.table(old.output::<G>(), level + 1, place.va())?;
                         self.plan(next, level + 1, part, edit, permit, plan)?;
                         continue;

@@ -119,6 +119,16 @@ pub enum MapError {
         /// The level of the invalid entry.
         level: Level,
     },
+    /// A table forbids to all below it what was asked for: the leaf would say executable or writable,
+    /// and an access would fault.
+    DeniedByTable {
+        /// Where.
+        va: VirtAddr,
+        /// The level of the entry that leads to the table.
+        level: Level,
+        /// The table descriptor; without an address if the table would be new.
+        table: Descriptor,
+    },
     /// The allocator has fewer frames than the call needs.
     OutOfFrames {
         /// Table frames that the call needs.
@@ -210,6 +220,12 @@ impl fmt::Display for MapError {
             }
             Self::NotMapped { va, level } => {
                 write!(f, "{va} is not mapped: invalid at level {level}")
+            }
+            Self::DeniedByTable { va, level, table } => {
+                write!(
+                    f,
+                    "{va} lies below a table that forbids it, at level {level}: {table}"
+                )
             }
             Self::OutOfFrames { needed, available } => {
                 write!(

@@ -2,7 +2,8 @@
 
 use core::ops::{BitOr, BitOrAssign};
 
-/// Options of a mapping; combined with `|`. Linux: `NO_BLOCK_MAPPINGS`, `NO_CONT_MAPPINGS`.
+/// Options of a mapping; combined with `|`. Linux: `NO_BLOCK_MAPPINGS`,
+/// `NO_CONT_MAPPINGS`, `NO_EXEC_MAPPINGS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(u32);
 
@@ -15,6 +16,9 @@ impl Flags {
     /// New leaves get no Contiguous hint: for memory whose permissions will change in smaller pieces
     /// than a run (16 entries with 4 KiB pages). Runs that are there already keep theirs.
     pub const NO_CONT: Self = Self(1 << 1);
+    /// New tables forbid execution at EL1 for all below them (`PXNTable`), whatever is mapped there
+    /// later. Tables that are there already stay as they are.
+    pub const NO_EXEC: Self = Self(1 << 2);
     /// New leaves have `nG` set: they belong to one ASID.
     pub const NON_GLOBAL: Self = Self(1 << 31);
 

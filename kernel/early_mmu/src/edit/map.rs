@@ -4,7 +4,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{self as bits, Descriptor};
-use crate::edit::{Edit, Step, Survey, bits_of, change, for_each};
+use crate::edit::{Edit, Step, Survey, bits_of, change, denies, for_each};
 use crate::engine::Place;
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::span::Span;
@@ -18,6 +18,8 @@ pub(crate) struct Map {
     first_leaf_level: Level,
     /// Whether runs may get the Contiguous hint.
     contiguous: bool,
+    /// What the descriptors of new tables get besides address and type.
+    link: u64,
 }
 
 impl Map {
@@ -43,6 +45,11 @@ impl Map {
             attributes: mapping.prot.bits_in::<G>() | global,
             first_leaf_level,
             contiguous: !flags.contains(Flags::NO_CONT),
+            link: if flags.contains(Flags::NO_EXEC) {
+                bits::PXN_TABLE
+            } else {
+                0
+            },
         }
     }
 
@@ -120,11 +127,29 @@ impl<G: Geometry> Edit<G> for Map {
     }
 
     #[inline(always)]
+    fn link(&self, table: PhysAddr) -> Descriptor {
+        Descriptor::from_bits(Descriptor::table::<G>(table).bits() | self.link)
+    }
+
+    #[inline(always)]
+    fn is_denied_by(&self, table: Descriptor) -> bool {
+        denies(table, self.attributes)
+    }
+
+    #[inline(always)]
     fn hole(&self, place: Place) -> Result<Step, MapError> {
         if place.whole && place.level >= self.first_leaf_level {
             return Ok(Step::Write(
                 self.descriptor::<G>(place.level, place.span.ia),
             ));
+        }
+        let link = Descriptor::from_bits(self.link);
+        if denies(link, self.attributes) {
+            return Err(MapError::DeniedByTable {
+                va: place.va(),
+                level: place.level,
+                table: link,
+            });
         }
         Ok(Step::Build)
     }

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{self as bits, Descriptor};
-use crate::edit::{Edit, Step, Survey, bits_of, change, for_each};
+use crate::edit::{Edit, Step, Survey, bits_of, change, denies, for_each};
 use crate::engine::Place;
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::{MapError, Prot};
@@ -37,6 +37,11 @@ impl<G: Geometry> Edit<G> for Protect {
     #[inline(always)]
     fn run_shift(&self, level: Level) -> u32 {
         G::run_shift(level)
+    }
+
+    #[inline(always)]
+    fn is_denied_by(&self, table: Descriptor) -> bool {
+        denies(table, self.set)
     }
 
     #[inline(always)]
