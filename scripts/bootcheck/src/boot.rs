@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, never, select};
 use crate::clock::GuestClock;
 use crate::console::Console;
 use crate::interrupt::{self, Interrupted};
+use crate::locate::Scene;
 use crate::plan::{Plan, Wiring};
 use crate::qemu::{Qemu, StartError};
 use crate::qmp;
@@ -51,6 +52,8 @@ pub struct Outcome {
     pub argv: Vec<String>,
     /// A shell command that shows the same boot.
     pub reproduce: Option<String>,
+    /// Registers and memory of a guest that failed.
+    pub scene: Option<Scene>,
 }
 
 impl Outcome {
@@ -67,6 +70,7 @@ impl Outcome {
             qemu_version: None,
             argv: Vec::new(),
             reproduce: None,
+            scene: None,
         }
     }
 }
@@ -104,6 +108,7 @@ pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, I
         qemu_version: version,
         argv,
         reproduce: Some(plan.shell_command()),
+        scene: None,
     })
 }
 

@@ -16,7 +16,7 @@
 //! - [`run`] is the `boot` command around it, [`matrix`] many boots in parallel, [`mod@bench`] boots
 //!   compared in pairs.
 //! - [`symbols`] says what is at an address, [`unwind`] who called; [`mod@decode`] adds both to a
-//!   console.
+//!   console, [`locate`] to a failure, and [`mod@fingerprint`] tells failures apart.
 //!
 //! The tester knows a kernel by its image and what it says, never by its source: neither `kernel`
 //! nor `early_mmu` is a dependency, so that images of other projects are judged alike.
@@ -30,11 +30,13 @@ pub mod console;
 pub mod decode;
 pub mod escape;
 pub mod files;
+pub mod fingerprint;
 pub mod flatten;
 pub mod guest;
 pub mod image;
 pub mod interrupt;
 pub mod ktap;
+pub mod locate;
 pub mod matrix;
 pub mod plan;
 pub mod process;

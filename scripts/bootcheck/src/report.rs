@@ -9,9 +9,15 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::boot::Outcome;
+use crate::fingerprint::fingerprint;
 use crate::ktap::Counts;
-use crate::signs::Stage;
+use crate::locate::{Step, locate};
+use crate::signs::{Sighting, Stage};
+use crate::symbols::Source;
 use crate::verdict::Verdict;
+
+/// The most callers that are shown to a person; the JSON has all.
+const MOST_CALLERS: usize = 12;
 
 /// One boot, for machines.
 #[derive(Debug, Clone, Serialize)]
@@ -62,6 +68,9 @@ pub struct Report {
     pub qemu: QemuReport,
     /// A shell command that shows the same boot.
     pub reproduce: Option<String>,
+    /// `symbol+0x10 (file:line)` of the place where it failed.
+    #[serde(skip)]
+    place: Option<String>,
 }
 
 /// A hang.
@@ -101,6 +110,31 @@ pub struct Frame {
     pub line: Option<u32>,
 }
 
+impl Frame {
+    fn new(step: &Step) -> Self {
+        Self {
+            pc: hex(step.pc),
+            symbol: step.function.clone(),
+            file: step.file.clone(),
+            line: step.line,
+        }
+    }
+
+    /// For a person: the function, and where in the source.
+    fn shown(&self) -> String {
+        let name = self.symbol.as_deref().unwrap_or(&self.pc);
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => format!("{name} ({file}:{line})"),
+            _ => name.to_owned(),
+        }
+    }
+}
+
+/// An address as the JSON has it.
+fn hex(address: u64) -> String {
+    format!("{address:#x}")
+}
+
 /// The QEMU that ran.
 #[derive(Debug, Clone, Serialize)]
 pub struct QemuReport {
@@ -111,15 +145,51 @@ pub struct QemuReport {
 }
 
 impl Report {
-    /// Tells what an outcome holds.
+    /// Tells what an outcome holds; what is at an address comes from `source`.
     #[must_use]
-    pub fn new(outcome: &Outcome) -> Self {
+    pub fn new(outcome: &Outcome, source: Option<&Source>) -> Self {
         let facts = &outcome.facts;
         let judgement = &outcome.judgement;
         let place = match judgement.verdict {
             Verdict::Exception => facts.exception.as_ref(),
             Verdict::Panic => facts.panic.as_ref(),
             _ => None,
+        };
+        let console = outcome.console.as_ref().map(|console| console.text());
+        let is_failure = !matches!(
+            judgement.verdict,
+            Verdict::Pass | Verdict::Infra | Verdict::Unbootable
+        );
+        // A boot that passes needs no symbols, and does not wait for them.
+        let symbols = source
+            .filter(|_| is_failure)
+            .and_then(|source| source.get().ok());
+        let found = locate(
+            judgement.verdict,
+            outcome.scene.as_ref(),
+            console.as_deref(),
+            symbols,
+        );
+        let steps = found.as_ref().map_or(&[][..], |found| &found.steps);
+        let culprit = found.as_ref().and_then(|found| found.culprit());
+        let fingerprint = fingerprint(
+            judgement.verdict,
+            None,
+            judgement.message.as_deref(),
+            steps.iter().filter_map(|step| step.function.as_deref()),
+        );
+        // A panic names its place itself, and means the caller where that is to blame.
+        let (file, line) = match (place, culprit) {
+            (
+                Some(Sighting {
+                    file: Some(file),
+                    line,
+                    ..
+                }),
+                _,
+            ) => (Some(file.clone()), *line),
+            (_, Some(step)) => (step.file.clone(), step.line),
+            _ => (None, None),
         };
         let milliseconds = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         Self {
@@ -128,27 +198,30 @@ impl Report {
             said_pass: facts.said_pass,
             silent: outcome.console.as_ref().map(|console| console.is_silent()),
             stage: outcome.stages.last().map(|stage| stage.name.clone()),
-            pc: None,
-            symbol: None,
-            file: place.and_then(|place| place.file.clone()),
-            line: place.and_then(|place| place.line),
+            pc: steps.first().map(|step| hex(step.pc)),
+            symbol: culprit.and_then(|step| step.function.clone()),
+            file,
+            line,
             message: judgement.message.clone(),
             hang: None,
             first_exception: None,
-            backtrace: None,
+            backtrace: found
+                .as_ref()
+                .map(|_| steps.iter().map(Frame::new).collect()),
             tests: facts.tests.counts,
-            console: outcome.console.as_ref().map(|console| console.text()),
+            console,
             last_console_ms: outcome.last_console.map(milliseconds),
             wall_ms: outcome.wall.map(milliseconds),
             instructions: None,
             stages: outcome.stages.clone(),
-            fingerprint: None,
+            fingerprint,
             evidence: judgement.evidence.clone(),
             qemu: QemuReport {
                 version: outcome.qemu_version.clone(),
                 argv: outcome.argv.clone(),
             },
             reproduce: outcome.reproduce.clone(),
+            place: found.as_ref().and_then(|found| found.summary.clone()),
         }
     }
 
@@ -173,6 +246,53 @@ impl Report {
         line
     }
 
+    /// Where it failed and from where that was called, line by line.
+    fn whereabouts(&self) -> Vec<String> {
+        let Some(backtrace) = &self.backtrace else {
+            return Vec::new();
+        };
+        let first = self.pc.as_deref().unwrap_or_default();
+        let place = self.place.as_deref();
+        let mut lines = vec![
+            format!("at {first} {}", place.unwrap_or_default())
+                .trim_end()
+                .to_owned(),
+        ];
+        // The last step of the first address is the function that was just named.
+        let inside = backtrace
+            .iter()
+            .take_while(|frame| frame.pc == first)
+            .count();
+        let inlined = if place.is_some() {
+            inside.saturating_sub(1)
+        } else {
+            0
+        };
+        lines.extend(
+            backtrace[..inlined]
+                .iter()
+                .map(|frame| format!("   inlined {}", frame.shown())),
+        );
+        let callers = backtrace.iter().skip(inside).map(Frame::shown);
+        let mut shown: Vec<(String, usize)> = Vec::new();
+        for caller in callers {
+            match shown.last_mut() {
+                Some((last, times)) if *last == caller => *times += 1,
+                _ => shown.push((caller, 1)),
+            }
+        }
+        lines.extend(
+            shown
+                .into_iter()
+                .take(MOST_CALLERS)
+                .map(|(caller, times)| match times {
+                    1 => format!("from {caller}"),
+                    _ => format!("from {caller}, {times} times"),
+                }),
+        );
+        lines
+    }
+
     /// For a person, on standard error: the verdict, and after a failure how to see it again.
     pub fn print(&self, last_lines: &[String]) {
         let mut err = anstream::stderr().lock();
@@ -186,6 +306,9 @@ impl Report {
         );
         if self.verdict == Verdict::Pass {
             return;
+        }
+        for line in self.whereabouts() {
+            let _ = writeln!(err, "  {}", crate::escape::escape(line.as_bytes()));
         }
         if !last_lines.is_empty() {
             let _ = writeln!(err, "the console's last lines:");
@@ -222,7 +345,7 @@ mod tests {
             unbootable: Some("no image".into()),
             ..Facts::default()
         });
-        let json = serde_json::to_value(Report::new(&outcome)).unwrap();
+        let json = serde_json::to_value(Report::new(&outcome, None)).unwrap();
         let fields = json.as_object().unwrap();
         for name in [
             "schema",
@@ -260,7 +383,7 @@ mod tests {
 
     #[test]
     fn the_summary_tells_what_and_where() {
-        let mut report = Report::new(&Outcome::without_guest(Facts::default()));
+        let mut report = Report::new(&Outcome::without_guest(Facts::default()), None);
         report.verdict = Verdict::Panic;
         report.stage = Some("early_mmu".into());
         report.message = Some("no table".into());

@@ -62,7 +62,7 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
     if let Some(live) = live.take() {
         live.finish()?;
     }
-    let report = Report::new(&outcome);
+    let report = Report::new(&outcome, source.as_deref());
     match &args.json {
         Some(_) if json_on_stdout => {
             let mut stdout = io::stdout().lock();

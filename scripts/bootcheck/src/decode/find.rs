@@ -41,6 +41,10 @@ pub struct Found {
     pub image_at: Option<u64>,
     /// What may be places in code.
     pub spots: Vec<Spot>,
+    /// The line says where the CPU was executing.
+    pub is_pc: bool,
+    /// The line belongs to a call trace.
+    pub in_trace: bool,
 }
 
 /// A word that may be a place in code.
@@ -80,7 +84,10 @@ impl Finder {
         self.in_trace = is_in_trace || text.eq_ignore_ascii_case("call trace:");
         // Cheap, and true for nearly every line of a log.
         if !text.contains("0x") && !text.contains("[<") {
-            return Found::default();
+            return Found {
+                in_trace: is_in_trace,
+                ..Found::default()
+            };
         }
 
         let mut words: Vec<Word> = WORDS
@@ -107,6 +114,8 @@ impl Finder {
         Found {
             spots: spots.collect(),
             image_at: IMAGE_AT.captures(text).and_then(|found| hex(&found[1])),
+            is_pc,
+            in_trace: is_in_trace,
         }
     }
 }

@@ -137,7 +137,7 @@ fn boot_all(cells: &[Cell], jobs: usize) -> Vec<CellResult> {
                     };
                     let result = CellResult {
                         cell: cell.clone(),
-                        report: Report::new(&outcome),
+                        report: Report::new(&outcome, None),
                     };
                     results::print_line(&result);
                     let mut results = results.lock().unwrap_or_else(|poison| poison.into_inner());

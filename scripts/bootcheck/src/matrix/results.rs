@@ -251,7 +251,7 @@ mod tests {
         let cell = config::read(text, &["qemu".into()], Path::new(""))
             .unwrap()
             .remove(0);
-        let mut report = Report::new(&Outcome::without_guest(Facts::default()));
+        let mut report = Report::new(&Outcome::without_guest(Facts::default()), None);
         report.verdict = verdict;
         report.console = Some(console.to_owned());
         report.message = Some(message.to_owned());
