@@ -48,13 +48,16 @@ fn blocks_are_disjoint(_: &mut Context<'_>) -> TestResult {
     // Looked at before anything is written: what overlaps would break the heap
     // itself.
     let apart = |blocks: &[(*mut u8, Layout, u8)]| -> TestResult {
-        let mut sorted: Vec<_> = blocks
-            .iter()
-            .map(|(block, layout, _)| (block.addr(), layout.size()))
-            .collect();
-        sorted.sort_unstable();
-        for pair in sorted.windows(2) {
-            check!(pair[0].0 + pair[0].1 <= pair[1].0, "{pair:x?} overlap");
+        let bytes = |&(block, layout, _): &(*mut u8, Layout, u8)| {
+            block.addr()..block.addr() + layout.size()
+        };
+        for (index, a) in blocks.iter().map(bytes).enumerate() {
+            for b in blocks[..index].iter().map(bytes) {
+                check!(
+                    a.end <= b.start || b.end <= a.start,
+                    "{a:x?} and {b:x?} overlap"
+                );
+            }
         }
         Ok(())
     };
