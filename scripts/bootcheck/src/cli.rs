@@ -36,6 +36,9 @@ pub enum Command {
     Matrix(MatrixArgs),
     /// Compare the kernel's boot with a guest that only powers itself off
     Bench(Box<BenchArgs>),
+    /// Break one instruction after the other and see whether the verdict names it
+    #[command(after_help = INJECT_HELP)]
+    Inject(Box<InjectArgs>),
     /// Add functions and source lines to the addresses in a console log
     #[command(after_help = DECODE_HELP)]
     Decode(DecodeArgs),
@@ -63,6 +66,22 @@ Examples:
 
 Exit status: 0 every cell came to the verdict it expects, 1 not, 129 usage error or no cell,
 130 interrupted.";
+
+const INJECT_HELP: &str = "\
+A good boot tells which instructions execute before the first exception (QEMU's own log; the kernel
+is not asked). In a copy of the image each one in turn becomes an undefined instruction, and a branch
+to itself; the verdict must be `exception`, and `hang`, with exactly that instruction as the place.
+
+Where the image, booted as it is, fails (--append fault=EXCEPTION), what executes after its first
+exception is broken instead, and each verdict must still name the original failure.
+
+Examples:
+  bootcheck inject                                   everything
+  bootcheck inject --symbols 'kernel::boot::*' --kind udf
+  bootcheck inject --range primary_entry..relocate_image
+  bootcheck inject --sample 100 --seed $(git rev-parse HEAD)
+
+Exit status: 0 all as it must be, 1 not, 129 usage error, or nothing could be tried, 130 interrupted.";
 
 const DECODE_HELP: &str = "\
 Examples:
@@ -218,6 +237,58 @@ pub struct BenchArgs {
     /// The kernel and its machine.
     #[command(flatten)]
     pub guest: GuestArgs,
+}
+
+/// `bootcheck inject`
+#[derive(Debug, Clone, Args)]
+pub struct InjectArgs {
+    /// The image, and how it boots.
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// The ELF that the image was made from
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_ELF)]
+    pub elf: PathBuf,
+    /// Only in functions whose name matches
+    #[arg(long, value_name = "GLOB", conflicts_with = "range")]
+    pub symbols: Option<String>,
+    /// Only from A up to B: symbols, addresses as linked, or offsets into the image
+    #[arg(long, value_name = "A..B")]
+    pub range: Option<String>,
+    /// What to put there
+    #[arg(long, value_enum, default_value = "both")]
+    pub kind: Kinds,
+    /// Try so many of them, by lot
+    #[arg(long, value_name = "N")]
+    pub sample: Option<usize>,
+    /// Any word; the same one draws the same lots
+    #[arg(
+        long,
+        value_name = "WORD",
+        default_value = "",
+        requires = "sample",
+        hide_default_value = true
+    )]
+    pub seed: String,
+    /// Boots at a time [default: one per host CPU]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<std::num::NonZero<usize>>,
+    /// Only list what would be tried
+    #[arg(long)]
+    pub list: bool,
+    /// Write the results to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// What an instruction is replaced by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kinds {
+    /// An undefined instruction
+    Udf,
+    /// A branch to itself
+    Loop,
+    /// One, then the other
+    Both,
 }
 
 /// `bootcheck decode`

@@ -75,7 +75,8 @@ fn without_numbers(message: &str) -> String {
 }
 
 /// FNV-1a, which will be the same in every version.
-fn hash(text: &str) -> u64 {
+#[must_use]
+pub fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

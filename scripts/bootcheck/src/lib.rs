@@ -14,7 +14,7 @@
 //! - [`boot`] watches one guest until something is certain. What it saw is a list of
 //!   [`verdict::Facts`]; [`verdict::judge`] alone turns facts into a verdict.
 //! - [`run`] is the `boot` command around it, [`matrix`] many boots in parallel, [`mod@bench`] boots
-//!   compared in pairs.
+//!   compared in pairs, [`inject`] boots of broken images that test the tester.
 //! - [`symbols`] says what is at an address, [`unwind`] who called; [`mod@decode`] adds both to a
 //!   console, [`locate`] to a failure, and [`mod@fingerprint`] tells failures apart.
 //!
@@ -34,10 +34,12 @@ pub mod fingerprint;
 pub mod flatten;
 pub mod guest;
 pub mod image;
+pub mod inject;
 pub mod interrupt;
 pub mod ktap;
 pub mod locate;
 pub mod matrix;
+pub mod parallel;
 pub mod plan;
 pub mod process;
 pub mod qemu;

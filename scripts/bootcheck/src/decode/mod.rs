@@ -31,9 +31,7 @@ const LONGEST_LINE: usize = 4096;
 /// The log or the ELF cannot be read, or [`interrupt::Interrupted`].
 pub fn run(args: &DecodeArgs) -> anyhow::Result<u8> {
     let source = Arc::new(Source::new(args.elf.clone()));
-    if let Err(reason) = source.get() {
-        anyhow::bail!("{reason}");
-    }
+    source.require()?;
     let log: Box<dyn Read + Send> = match &args.log {
         Some(path) => {
             Box::new(File::open(path).with_context(|| format!("cannot read {}", path.display()))?)

@@ -8,14 +8,13 @@ pub mod config;
 pub mod results;
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
 
 use crate::boot::{Outcome, boot};
 use crate::cli::MatrixArgs;
 use crate::interrupt::Interrupted;
+use crate::parallel;
 use crate::report::Report;
 use crate::verdict::{Facts, Verdict};
 use config::Cell;
@@ -55,12 +54,8 @@ pub fn run(args: &MatrixArgs) -> anyhow::Result<u8> {
         cell.make_files()?;
     }
 
-    let jobs = match args.jobs {
-        Some(jobs) => jobs.get(),
-        None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-    };
     let started = std::time::Instant::now();
-    let results = boot_all(&cells, jobs);
+    let results = boot_all(&cells, parallel::jobs(args.jobs));
     let complete = results.len() == cells.len();
     let wall = started.elapsed();
 
@@ -122,35 +117,14 @@ fn name(config: &Path) -> String {
 /// Boots the cells, `jobs` at a time; results in the order of the cells, all of them unless
 /// interrupted.
 fn boot_all(cells: &[Cell], jobs: usize) -> Vec<CellResult> {
-    let next = AtomicUsize::new(0);
-    let interrupted = AtomicBool::new(false);
-    let results: Mutex<Vec<(usize, CellResult)>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.min(cells.len()) {
-            scope.spawn(|| {
-                while !interrupted.load(Ordering::Relaxed) {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(cell) = cells.get(index) else { break };
-                    let Ok(outcome) = boot_cell(cell) else {
-                        interrupted.store(true, Ordering::Relaxed);
-                        break;
-                    };
-                    let result = CellResult {
-                        cell: cell.clone(),
-                        report: Report::new(&outcome, None),
-                    };
-                    results::print_line(&result);
-                    let mut results = results.lock().unwrap_or_else(|poison| poison.into_inner());
-                    results.push((index, result));
-                }
-            });
-        }
-    });
-    let mut results = results
-        .into_inner()
-        .unwrap_or_else(|poison| poison.into_inner());
-    results.sort_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
+    parallel::map(cells, jobs, |cell| {
+        let result = CellResult {
+            cell: cell.clone(),
+            report: Report::new(&boot_cell(cell)?, None),
+        };
+        results::print_line(&result);
+        Ok(result)
+    })
 }
 
 fn boot_cell(cell: &Cell) -> Result<Outcome, Interrupted> {

@@ -30,4 +30,12 @@ impl Source {
         let opened = self.opened.get_or_init(|| Symbols::open(&self.path));
         opened.as_ref().map_err(String::as_str)
     }
+
+    /// The symbols, for a command that can do nothing without.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn require(&self) -> anyhow::Result<&Symbols> {
+        self.get().map_err(|reason| anyhow::anyhow!("{reason}"))
+    }
 }
