@@ -4,21 +4,29 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 
+use crate::a64;
 use crate::clock::GuestClock;
 use crate::console::Console;
 use crate::interrupt::{self, Interrupted};
 use crate::locate::Scene;
 use crate::plan::{Plan, Wiring};
+use crate::postmortem::{self, Depth};
 use crate::qemu::{Qemu, StartError};
 use crate::qmp;
 use crate::signs::{self, Sighting, Sign, Stage};
-use crate::verdict::{Ending, Facts, Judgement, Rule, judge};
+use crate::standstill::{Progress, Standstill};
+use crate::unwind;
+use crate::verdict::{Ending, Facts, Fatal, Judgement, Rule, Verdict, judge};
 
 /// How often clock and signals are looked at while nothing happens.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(25);
 
 /// Guest time that a kernel gets after the first sign of a failure, to report it and power off.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Time for which a guest must run on after an exception from which it did not return, with
+/// nothing printed and no other one, until that is what it died of.
+const UNRESUMED: Duration = Duration::from_millis(300);
 
 /// Guest time of silence after `boot: PASS` that counts as parked, with `exit=halt`.
 const PARKED: Duration = Duration::from_millis(200);
@@ -54,6 +62,8 @@ pub struct Outcome {
     pub reproduce: Option<String>,
     /// Registers and memory of a guest that failed.
     pub scene: Option<Scene>,
+    /// What our kernel had recorded on its console when it ended, seen or not.
+    pub recorded_console: Option<String>,
 }
 
 impl Outcome {
@@ -71,6 +81,7 @@ impl Outcome {
             argv: Vec::new(),
             reproduce: None,
             scene: None,
+            recorded_console: None,
         }
     }
 }
@@ -108,7 +119,8 @@ pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, I
         qemu_version: version,
         argv,
         reproduce: Some(plan.shell_command()),
-        scene: None,
+        scene: watch.scene,
+        recorded_console: watch.recorded_console,
     })
 }
 
@@ -122,6 +134,11 @@ struct Watch<'a> {
     /// The last panic waits for the line that says where.
     wants_location: bool,
     report_is_complete: bool,
+    scene: Option<Scene>,
+    recorded_console: Option<String>,
+    standstill: Standstill,
+    /// The exception log and the console when they last changed, and how long CPUs had run then.
+    last_sign: (u64, u64, Duration),
 }
 
 /// Why the watch may end soon.
@@ -143,6 +160,10 @@ impl<'a> Watch<'a> {
             last_console: None,
             wants_location: false,
             report_is_complete: false,
+            scene: None,
+            recorded_console: None,
+            standstill: Standstill::start(),
+            last_sign: Default::default(),
         }
     }
 
@@ -161,6 +182,14 @@ impl<'a> Watch<'a> {
         }
         if self.facts.infra.is_none() {
             self.facts.ending = self.wait(qemu, started, on_console)?;
+            if self.facts.ending.is_some() {
+                // Also what was printed and logged until now counts.
+                let _ = qemu.stop();
+                while let Ok(bytes) = qemu.console.try_recv() {
+                    self.take(&bytes, started, on_console);
+                }
+                self.examine(qemu);
+            }
         }
         let exit = qemu.end();
         while let Ok(bytes) = qemu.console.recv_timeout(DRAIN) {
@@ -202,6 +231,9 @@ impl<'a> Watch<'a> {
             if self.has_matched() || self.report_is_complete {
                 return Ok(Some(Ending::Decided));
             }
+            if qemu.exceptions().is_storm {
+                return Ok(Some(Ending::Storm));
+            }
             if Instant::now() < next_reading {
                 continue;
             }
@@ -220,6 +252,11 @@ impl<'a> Watch<'a> {
                 }
                 _ => {}
             }
+            if settling.is_none_or(|(kind, _)| kind == Settling::Failing)
+                && let Some(ending) = self.look_closer(qemu, &clock, now)
+            {
+                return Ok(Some(ending));
+            }
             if now >= self.plan.timeout {
                 return Ok(self.deadline(qemu));
             }
@@ -233,6 +270,81 @@ impl<'a> Watch<'a> {
                 return Ok(None);
             }
         }
+    }
+
+    /// Whether it died or hangs without a word.
+    fn look_closer(
+        &mut self,
+        qemu: &mut Qemu,
+        clock: &GuestClock,
+        now: Duration,
+    ) -> Option<Ending> {
+        let (count, kinds, is_unresumed) = {
+            let log = qemu.exceptions();
+            (log.count, log.kinds(), log.unresumed().is_some())
+        };
+        let console = self.console.total();
+        let (last_count, last_console, since) = self.last_sign;
+        if (count, console) != (last_count, last_console) {
+            self.last_sign = (count, console, clock.busy());
+        } else if is_unresumed && clock.busy().saturating_sub(since) >= UNRESUMED {
+            return Some(Ending::Decided);
+        }
+        let progress = Progress {
+            console,
+            kinds,
+            stages: self.stages.len(),
+            now,
+            busy: clock.busy(),
+        };
+        let hang = self.standstill.look(qemu, self.plan, progress);
+        hang.map(Ending::Hang)
+    }
+
+    /// Reads what the guest left behind.
+    fn examine(&mut self, qemu: &mut Qemu) {
+        let passed = judge(&self.facts, self.plan.rule).verdict == Verdict::Pass;
+        let depth = if passed {
+            Depth::Record
+        } else {
+            Depth::Everything
+        };
+        let mut found = postmortem::examine(qemu, self.plan, depth);
+        if let Some(record) = found.record.take() {
+            if !passed {
+                self.facts.recorded_exception = record.exception.as_ref().map(Fatal::recorded);
+                self.facts.recorded_panic = record.panic.map(Sighting::from);
+                self.facts.recorded_outcome = record.passed;
+            }
+            self.recorded_console = Some(record.console);
+            self.stages = record.stages;
+        }
+        if passed {
+            return;
+        }
+        let log = qemu.exceptions();
+        if let Some(taken) = log.unresumed() {
+            let fatal = Fatal::logged(taken);
+            if found.scene.exception.is_none() {
+                // Vectors that are lost execute nothing: the registers are still those.
+                let kept = found.scene.last.filter(|_| log.is_storm);
+                found.scene.exception = Some(unwind::Registers {
+                    pc: fatal.elr,
+                    ..kept.unwrap_or(unwind::Registers {
+                        x: [0; 31],
+                        sp: 0,
+                        pc: 0,
+                    })
+                });
+            }
+            if a64::is_linux_bug(fatal.esr) {
+                found.scene.last = found.scene.exception;
+            }
+            self.facts.logged_exception = Some(fatal);
+        }
+        drop(log);
+        self.facts.has_registers = found.registers.is_some();
+        self.scene = Some(found.scene);
     }
 
     /// Stops the guest; it may have ended by itself at the last moment.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use regex::Regex;
 
+use crate::blackbox;
 use crate::image::{self, Form, Image};
 use crate::plan::{Entry, Plan, Size, machine_name};
 use crate::verdict::{Rule, Verdict};
@@ -187,6 +188,10 @@ pub struct GuestArgs {
     /// [default: 10, 60 for images of other projects]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
+    /// How long a busy guest may do nothing new before it is called a likely hang, in seconds that
+    /// its CPUs ran
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    pub quiet: Duration,
     /// Pass at the first line that matches, instead of `boot: PASS`
     #[arg(long, value_name = "REGEX")]
     pub pass_regex: Option<Regex>,
@@ -344,6 +349,19 @@ impl BootArgs {
             None => None,
         }
     }
+
+    /// Plans the boot, with what the ELF tells.
+    ///
+    /// # Errors
+    /// Why the image cannot boot.
+    pub fn plan(&self) -> Result<Plan, String> {
+        let mut plan = self.guest.plan()?;
+        let bytes = self.elf().and_then(|elf| std::fs::read(elf).ok());
+        if let Some(offset) = bytes.and_then(|bytes| blackbox::offset_in_image(&bytes)) {
+            plan.black_box = plan.place_black_box(offset);
+        }
+        Ok(plan)
+    }
 }
 
 impl GuestArgs {
@@ -397,6 +415,8 @@ impl GuestArgs {
             path: self.image.clone(),
             image,
             timeout: self.timeout.unwrap_or(Duration::from_secs(timeout)),
+            quiet: self.quiet,
+            black_box: None,
             rule: match (&self.pass_regex, self.until_exit) {
                 (None, _) => Rule::LastLine,
                 (Some(_), false) => Rule::Match,

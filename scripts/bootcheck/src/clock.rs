@@ -29,6 +29,7 @@ pub struct GuestClock {
     last_reading: Instant,
     last_usage: HashMap<u64, Usage>,
     total: Duration,
+    busy: Duration,
 }
 
 impl GuestClock {
@@ -41,18 +42,39 @@ impl GuestClock {
             last_usage: read_usage(&tasks),
             tasks,
             total: Duration::ZERO,
+            busy: Duration::ZERO,
         }
+    }
+
+    /// The part of the time, as it was last read, in which a CPU of the guest was busy.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        self.busy
     }
 
     /// Reads the clock.
     pub fn read(&mut self) -> Duration {
         let now = Instant::now();
         let usage = read_usage(&self.tasks);
-        self.total += spent(now - self.last_reading, &self.last_usage, &usage);
+        let wall = now - self.last_reading;
+        self.total += spent(wall, &self.last_usage, &usage);
+        self.busy += busy(wall, &self.last_usage, &usage);
         self.last_reading = now;
         self.last_usage = usage;
         self.total
     }
+}
+
+/// The time between two readings in which a thread of QEMU ran.
+fn busy(wall: Duration, before: &HashMap<u64, Usage>, after: &HashMap<u64, Usage>) -> Duration {
+    if after.is_empty() {
+        return wall.min(LONGEST_SLEEP);
+    }
+    let ran = |(thread, now): (&u64, &Usage)| {
+        let then = before.get(thread).copied().unwrap_or_default();
+        now.ran.saturating_sub(then.ran)
+    };
+    after.iter().map(ran).max().unwrap_or_default().min(wall)
 }
 
 /// The guest time between two readings that are `wall` apart.
@@ -120,6 +142,14 @@ mod tests {
             "others ran all the time"
         );
         assert_eq!(spent(50, usage(10, 20)), 30 * MS, "ran, waited and slept");
+    }
+
+    #[test]
+    fn a_guest_that_sleeps_is_not_busy() {
+        let busy = |wall: u32, after| busy(wall * MS, &usage(0, 0), &after);
+        assert_eq!(busy(50, usage(20, 30)), 20 * MS);
+        assert_eq!(busy(50, usage(0, 0)), Duration::ZERO);
+        assert_eq!(busy(50, HashMap::new()), 50 * MS, "there are no figures");
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl Console {
         self.total == 0
     }
 
+    /// How many bytes the guest has printed.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
     /// The text, at most [`KEPT`] bytes of it: head and tail, with a note of what is left out.
     #[must_use]
     pub fn text(&self) -> String {

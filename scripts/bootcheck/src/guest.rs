@@ -6,6 +6,10 @@
 
 use crate::image::OUR_MARK;
 
+/// Bytes before the first instruction.
+const HEADER: usize = 64;
+/// `nop`
+const NOP: u32 = 0xd503_201f;
 /// `wfi`
 const WFI: u32 = 0xd503_207f;
 /// `hvc #0`
@@ -108,12 +112,34 @@ impl Guest {
         self.branch_to(here)
     }
 
+    /// Reads the clock for ever, as if it waited for something.
+    #[must_use]
+    pub fn poll_for_ever(mut self) -> Self {
+        let here = self.code.len();
+        self.code.push(0xd53b_e040); // mrs x0, cntvct_el0
+        self.branch_to(here)
+    }
+
     /// Sleeps for ever.
     #[must_use]
     pub fn sleep(mut self) -> Self {
         let here = self.code.len();
         self.code.push(WFI);
         self.branch_to(here)
+    }
+
+    /// Executes these instructions.
+    #[must_use]
+    pub fn execute(mut self, words: &[u32]) -> Self {
+        self.code.extend(words);
+        self
+    }
+
+    /// Goes on at this offset in the image, with NOPs up to there.
+    #[must_use]
+    pub fn pad_to(mut self, offset: usize) -> Self {
+        self.code.resize((offset - HEADER) / 4, NOP);
+        self
     }
 
     /// The raw `Image`.

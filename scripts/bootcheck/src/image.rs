@@ -18,7 +18,7 @@ pub const OUR_MARK: &str = "early_mmu mini-kernel";
 const UNPACKED_LIMIT: u64 = 256 << 20;
 
 /// Where the RAM of QEMU's `virt` machine begins.
-const VIRT_RAM: u64 = 0x4000_0000;
+pub const VIRT_RAM: u64 = 0x4000_0000;
 
 /// The form of an image that can boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Image {
     pub is_ours: bool,
     /// The lowest and highest physical address of what an ELF loads.
     pub extent: Option<(u64, u64)>,
+    /// Where QEMU's `virt` machine loads a raw image.
+    pub load_at: Option<u64>,
 }
 
 /// The header of an arm64 `Image` (Documentation/arch/arm64/booting.rst).
@@ -119,6 +121,7 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
             form: Form::Elf,
             is_ours,
             extent: Some(extent),
+            load_at: None,
         });
     }
     if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
@@ -126,14 +129,25 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
     }
     match Header::read(bytes) {
         Some(header) if header.flags & 1 != 0 => Err("a big-endian kernel".into()),
-        Some(_) => Ok(Image {
+        Some(header) => Ok(Image {
             form: Form::Raw,
             is_ours,
             extent: None,
+            load_at: Some(load_address(&header)),
         }),
         None if bytes.is_empty() => Err("an empty file".into()),
         None => Err("neither an arm64 Image (no \"ARM\\x64\" at offset 56) nor an ELF".into()),
     }
+}
+
+/// Where QEMU puts an image on the `virt` machine: out of the way of its own first instructions.
+fn load_address(header: &Header) -> u64 {
+    let offset = match (header.image_size, header.text_offset) {
+        (0, _) => 0x8_0000,
+        (_, offset @ ..0x1000) => offset + (2 << 20),
+        (_, offset) => offset,
+    };
+    VIRT_RAM.saturating_add(offset)
 }
 
 /// The physical addresses that an ELF fills.
@@ -234,6 +248,7 @@ mod tests {
             form: Form::Elf,
             is_ours: false,
             extent: Some((low, high)),
+            load_at: None,
         };
         let ram = 128 << 20;
         assert!(check_extent_on_virt(&image(0x4020_0000, 0x4030_0000), ram).is_ok());

@@ -11,6 +11,9 @@
 //!   `Image` out of the kernel's ELF.
 //! - [`plan`] is the only place that writes QEMU arguments; [`qemu`] starts it, [`qmp`] talks to
 //!   it, [`process`] makes sure that it never outlives us.
+//! - [`exceptions`] reads QEMU's exception log, [`standstill`] notices that nothing new happens and
+//!   [`hang`] proves that nothing ever will, [`postmortem`] reads what a dead guest left behind:
+//!   registers through [`gdbstub`], our kernel's [`blackbox`].
 //! - [`boot`] watches one guest until something is certain. What it saw is a list of
 //!   [`verdict::Facts`]; [`verdict::judge`] alone turns facts into a verdict.
 //! - [`run`] is the `boot` command around it, [`matrix`] many boots in parallel, [`mod@bench`] boots
@@ -22,17 +25,22 @@
 //! nor `early_mmu` is a dependency, so that images of other projects are judged alike.
 #![deny(unsafe_code)]
 
+pub mod a64;
 pub mod bench;
+pub mod blackbox;
 pub mod boot;
 pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod decode;
 pub mod escape;
+pub mod exceptions;
 pub mod files;
 pub mod fingerprint;
 pub mod flatten;
+pub mod gdbstub;
 pub mod guest;
+pub mod hang;
 pub mod image;
 pub mod inject;
 pub mod interrupt;
@@ -41,12 +49,14 @@ pub mod locate;
 pub mod matrix;
 pub mod parallel;
 pub mod plan;
+pub mod postmortem;
 pub mod process;
 pub mod qemu;
 pub mod qmp;
 pub mod report;
 pub mod run;
 pub mod signs;
+pub mod standstill;
 pub mod symbols;
 #[cfg(test)]
 mod testelf;

@@ -4,12 +4,13 @@
 //! to repeat it differ in nothing but where console and monitor go.
 
 use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use regex::Regex;
 
-use crate::image::Image;
+use crate::image::{Form, Image};
 use crate::verdict::Rule;
 
 /// Everything about one boot.
@@ -51,10 +52,23 @@ pub struct Plan {
     pub timeout: Duration,
     /// What makes it a pass.
     pub rule: Rule,
+    /// How long a busy guest may do nothing new, in time that its CPUs ran.
+    pub quiet: Duration,
+    /// Where our kernel's black box will be, and the number that marks it as this boot's.
+    pub black_box: Option<BlackBox>,
     /// `--pass-regex`.
     pub pass_regex: Option<Regex>,
     /// `--fail-regex`.
     pub fail_regex: Option<Regex>,
+}
+
+/// The place of a black box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlackBox {
+    /// Its physical address.
+    pub address: u64,
+    /// The number; none if it cannot be left there before the start.
+    pub nonce: Option<u64>,
 }
 
 /// How the image gets into the guest's memory.
@@ -116,6 +130,19 @@ impl Plan {
                 add(&[&"-serial", &"chardev:console"]);
                 // A guest that ended stays readable, and the event says how it ended.
                 add(&[&"-action", &"reboot=shutdown,shutdown=pause", &"-S"]);
+                if self.has_exception_log() {
+                    // To standard error; nothing in the file system, and no second pipe.
+                    add(&[&"-d", &"int"]);
+                }
+                if let Some(BlackBox {
+                    address,
+                    nonce: Some(nonce),
+                }) = self.black_box
+                {
+                    let address = address + crate::blackbox::NONCE;
+                    let data = format!("data={nonce:#x},data-len=8");
+                    add(&[&"-device", &format!("loader,addr={address:#x},{data}")]);
+                }
             }
             Wiring::Terminal => add(&[&"-serial", &"stdio", &"-no-reboot"]),
         }
@@ -177,6 +204,30 @@ impl Plan {
         self.has_word("exit=semihosting")
     }
 
+    /// Where the black box will be, if it is so far from the image's first byte.
+    #[must_use]
+    pub fn place_black_box(&self, offset: u64) -> Option<BlackBox> {
+        let base = match (self.entry, self.image.form) {
+            (Entry::Loader(address), _) => address,
+            (Entry::Kernel, Form::Elf) => self.image.extent?.0,
+            (Entry::Kernel, _) if machine_name(&self.machine) == "virt" => self.image.load_at?,
+            _ => return None,
+        };
+        // QEMU clears what an ELF wants cleared, and allows nothing else there.
+        let is_file = self.image.form == Form::Elf || self.firmware.is_some();
+        let seed = RandomState::new().build_hasher().finish();
+        Some(BlackBox {
+            address: base.checked_add(offset)?,
+            nonce: (!is_file).then_some(seed | 1),
+        })
+    }
+
+    /// Whether QEMU logs exceptions: hardware that runs the guest does not.
+    #[must_use]
+    pub fn has_exception_log(&self) -> bool {
+        self.accel.starts_with("tcg")
+    }
+
     /// Whether the guest was told to park instead of powering off.
     #[must_use]
     pub fn parks_at_end(&self) -> bool {
@@ -231,7 +282,6 @@ impl std::fmt::Display for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Form;
 
     /// A plan in which everything is said.
     fn full() -> Plan {
@@ -255,9 +305,12 @@ mod tests {
                 form: Form::Raw,
                 is_ours: false,
                 extent: None,
+                load_at: None,
             },
             timeout: Duration::from_secs(1),
             rule: Rule::LastLine,
+            quiet: Duration::from_secs(3),
+            black_box: None,
             pass_regex: None,
             fail_regex: None,
         }

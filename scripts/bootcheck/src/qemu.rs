@@ -1,15 +1,18 @@
 //! A QEMU that has loaded the guest and waits for `cont`.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use serde_json::json;
 
+use crate::exceptions::ExceptionLog;
+use crate::gdbstub::GdbStub;
 use crate::interrupt::Interrupted;
 use crate::plan::{Plan, Wiring};
 use crate::process::Tethered;
@@ -19,7 +22,7 @@ use crate::qmp::{self, Qmp};
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The most of QEMU's own messages that is kept.
-const KEPT_MESSAGES: u64 = 64 << 10;
+const KEPT_MESSAGES: usize = 64 << 10;
 
 /// A running QEMU.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub struct Qemu {
     pub version: String,
     /// The thread that runs the guest's first CPU.
     pub cpu_thread: u64,
+    exceptions: Arc<Mutex<ExceptionLog>>,
+    gdb: Option<GdbStub>,
 }
 
 /// How a QEMU ended.
@@ -96,7 +101,10 @@ impl Qemu {
         drop(command);
 
         let stderr = process.child().stderr.take();
-        let messages = std::thread::spawn(move || stderr.map(collect).unwrap_or_default());
+        let exceptions = Arc::<Mutex<ExceptionLog>>::default();
+        let log = Arc::clone(&exceptions);
+        let collect = move || stderr.map(|stderr| collect(stderr, &log));
+        let messages = std::thread::spawn(move || collect().unwrap_or_default());
         let (sender, console) = crossbeam_channel::unbounded();
         std::thread::spawn(move || {
             let mut console = console_ours;
@@ -115,6 +123,8 @@ impl Qemu {
             console,
             version: String::new(),
             cpu_thread: 0,
+            exceptions,
+            gdb: None,
         })
     }
 
@@ -154,6 +164,39 @@ impl Qemu {
         self.qmp.execute("cont", json!({})).map(drop)
     }
 
+    /// Stops the guest, unless it has ended; it can go on with [`Self::run`].
+    ///
+    /// # Errors
+    /// [`qmp::Error`]
+    pub fn stop(&mut self) -> Result<(), qmp::Error> {
+        self.qmp.execute("stop", json!({})).map(drop)
+    }
+
+    /// What QEMU's exception log has told so far.
+    pub fn exceptions(&self) -> MutexGuard<'_, ExceptionLog> {
+        self.exceptions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The gdb stub of a guest that stands still.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn gdb(&mut self) -> Result<&mut GdbStub, qmp::Error> {
+        if self.gdb.is_none() {
+            let socket = self.qmp.open_gdb_stub()?;
+            let stub = GdbStub::new(socket);
+            self.gdb = Some(stub.map_err(|error| qmp::Error::Refused(error.to_string()))?);
+        }
+        let Some(gdb) = &mut self.gdb else {
+            return Err(qmp::Error::Closed);
+        };
+        gdb.catch_up()
+            .map_err(|error| qmp::Error::Refused(error.to_string()))?;
+        Ok(gdb)
+    }
+
     /// Ends QEMU, if it has not ended yet. What the guest had printed stays in `console`.
     pub fn end(&mut self) -> Exit {
         let _ = self.qmp.execute("quit", json!({}));
@@ -169,12 +212,27 @@ impl Qemu {
     }
 }
 
-/// Reads QEMU's own messages to the end and keeps the first ones.
-fn collect(mut stderr: impl Read) -> String {
+/// Reads to the end what QEMU writes to its standard error: its log of exceptions, and its own
+/// messages, of which the first ones are kept.
+fn collect(stderr: impl Read, exceptions: &Mutex<ExceptionLog>) -> String {
+    let mut stderr = BufReader::with_capacity(64 << 10, stderr);
     let mut kept = Vec::new();
-    let _ = stderr.by_ref().take(KEPT_MESSAGES).read_to_end(&mut kept);
-    let _ = io::copy(&mut stderr, &mut io::sink());
-    crate::escape::escape(&kept).trim().to_owned()
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // A guest may write there through semihosting, without ever ending its line.
+        let mut piece = stderr.by_ref().take(KEPT_MESSAGES as u64);
+        if !matches!(piece.read_until(b'\n', &mut line), Ok(1..)) {
+            return crate::escape::escape(&kept).trim().to_owned();
+        }
+        let is_log = std::str::from_utf8(&line).is_ok_and(|text| {
+            let mut exceptions = exceptions.lock().unwrap_or_else(PoisonError::into_inner);
+            exceptions.line(text.trim_end())
+        });
+        if !is_log && kept.len() < KEPT_MESSAGES {
+            kept.extend_from_slice(&line);
+        }
+    }
 }
 
 fn spawn_failed(plan: &Plan, error: &io::Error) -> StartError {

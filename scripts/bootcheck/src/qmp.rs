@@ -2,11 +2,14 @@
 //!
 //! A reader thread sorts what comes: answers go to whoever asked, events to [`Qmp::events`].
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
 use crate::interrupt;
@@ -103,7 +106,10 @@ impl Qmp {
         self.writer
             .write_all(format!("{request}\n").as_bytes())
             .map_err(|_| Error::Closed)?;
-        let mut answer = self.answer()?;
+        Self::result(self.answer()?)
+    }
+
+    fn result(mut answer: Value) -> Result<Value, Error> {
         match answer.get("error") {
             Some(error) => {
                 let reason = error["desc"].as_str().unwrap_or("no reason given");
@@ -111,6 +117,48 @@ impl Qmp {
             }
             None => Ok(answer["return"].take()),
         }
+    }
+
+    /// Has the human monitor do something; what it says.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn monitor(&mut self, command: &str) -> Result<String, Error> {
+        let arguments = json!({ "command-line": command });
+        let answer = self.execute("human-monitor-command", arguments)?;
+        Ok(answer.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Opens a channel to QEMU's gdb stub, which stops the guest. The socket is handed over, so
+    /// that nothing appears in the file system.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn open_gdb_stub(&mut self) -> Result<UnixStream, Error> {
+        let (ours, theirs) = UnixStream::pair().map_err(|_| Error::Closed)?;
+        let request = json!({ "execute": "getfd", "arguments": { "fdname": "gdb" } });
+        self.send_with_descriptor(&format!("{request}\n"), theirs.as_fd())
+            .map_err(|_| Error::Closed)?;
+        Self::result(self.answer()?)?;
+        let address = json!({ "type": "fd", "data": { "str": "gdb" } });
+        let socket = json!({ "addr": address, "server": false });
+        let backend = json!({ "type": "socket", "data": socket });
+        self.execute("chardev-add", json!({ "id": "gdb", "backend": backend }))?;
+        let said = self.monitor("gdbserver chardev:gdb")?;
+        if said.contains("rror") || said.contains("ould not") {
+            return Err(Error::Refused(said.trim().to_owned()));
+        }
+        Ok(ours)
+    }
+
+    fn send_with_descriptor(&self, text: &str, descriptor: BorrowedFd<'_>) -> std::io::Result<()> {
+        let descriptors = [descriptor];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let text = [IoSlice::new(text.as_bytes())];
+        sendmsg(&self.writer, &text, &mut control, SendFlags::empty())?;
+        Ok(())
     }
 
     fn answer(&self) -> Result<Value, Error> {

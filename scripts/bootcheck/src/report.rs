@@ -8,13 +8,15 @@ use std::io::Write;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
+use crate::a64;
 use crate::boot::Outcome;
 use crate::fingerprint::fingerprint;
+use crate::hang::Hang;
 use crate::ktap::Counts;
 use crate::locate::{Step, locate};
 use crate::signs::{Sighting, Stage};
 use crate::symbols::Source;
-use crate::verdict::Verdict;
+use crate::verdict::{Ending, Fatal, Verdict};
 
 /// The most callers that are shown to a person; the JSON has all.
 const MOST_CALLERS: usize = 12;
@@ -73,20 +75,11 @@ pub struct Report {
     place: Option<String>,
 }
 
-/// A hang.
-#[derive(Debug, Clone, Serialize)]
-pub struct Hang {
-    /// `spin`, `wfi`, `livelock` or `idle`.
-    pub kind: String,
-    /// `proved` or `likely`.
-    pub certainty: String,
-}
-
 /// An exception.
 #[derive(Debug, Clone, Serialize)]
 #[allow(missing_docs)] // The architecture's own names.
 pub struct FirstException {
-    pub kind: String,
+    pub kind: &'static str,
     pub ec: Option<String>,
     pub esr: Option<String>,
     pub elr: Option<String>,
@@ -130,6 +123,23 @@ impl Frame {
     }
 }
 
+impl FirstException {
+    /// With the place where it was found to be, if it is what the verdict is about.
+    fn new(fatal: &Fatal, place: Option<&Step>) -> Self {
+        Self {
+            kind: a64::exception_name(fatal.esr),
+            ec: Some(format!("{:#04x}", a64::exception_class(fatal.esr))),
+            esr: Some(hex(fatal.esr)),
+            elr: Some(hex(place.map_or(fatal.elr, |step| step.pc))),
+            far: fatal.far.map(hex),
+            el: Some(fatal.el),
+            symbol: place.and_then(|step| step.function.clone()),
+            file: place.and_then(|step| step.file.clone()),
+            line: place.and_then(|step| step.line),
+        }
+    }
+}
+
 /// An address as the JSON has it.
 fn hex(address: u64) -> String {
     format!("{address:#x}")
@@ -152,7 +162,7 @@ impl Report {
         let judgement = &outcome.judgement;
         let place = match judgement.verdict {
             Verdict::Exception => facts.exception.as_ref(),
-            Verdict::Panic => facts.panic.as_ref(),
+            Verdict::Panic => facts.panic.as_ref().or(facts.recorded_panic.as_ref()),
             _ => None,
         };
         let console = outcome.console.as_ref().map(|console| console.text());
@@ -172,9 +182,22 @@ impl Report {
         );
         let steps = found.as_ref().map_or(&[][..], |found| &found.steps);
         let culprit = found.as_ref().and_then(|found| found.culprit());
+        let hang = match facts.ending {
+            Some(Ending::Hang(hang)) if judgement.verdict == Verdict::Hang => Some(hang),
+            _ => None,
+        };
+        let is_place = judgement.verdict == Verdict::Exception && outcome.scene.is_some();
+        let first_exception = facts
+            .first_exception()
+            .map(|fatal| FirstException::new(fatal, steps.first().filter(|_| is_place)));
+        let class = match judgement.verdict {
+            Verdict::Exception => first_exception.as_ref().map(|exception| exception.kind),
+            Verdict::Hang => hang.map(|hang| hang.kind.name()),
+            _ => None,
+        };
         let fingerprint = fingerprint(
             judgement.verdict,
-            None,
+            class,
             judgement.message.as_deref(),
             steps.iter().filter_map(|step| step.function.as_deref()),
         );
@@ -203,8 +226,8 @@ impl Report {
             file,
             line,
             message: judgement.message.clone(),
-            hang: None,
-            first_exception: None,
+            hang,
+            first_exception,
             backtrace: found
                 .as_ref()
                 .map(|_| steps.iter().map(Frame::new).collect()),

@@ -79,7 +79,16 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
         None => {}
     }
     let last_lines = match &outcome.console {
-        Some(console) if args.hide_console => console.last_lines(LAST_LINES),
+        Some(console) if args.hide_console && !console.is_silent() => {
+            console.last_lines(LAST_LINES)
+        }
+        // Nothing came out, but the kernel kept what it said.
+        Some(console) if console.is_silent() => {
+            let recorded = outcome.recorded_console.as_deref().unwrap_or_default();
+            let text = crate::escape::escape(recorded.as_bytes());
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines[lines.len().saturating_sub(LAST_LINES)..].to_vec()
+        }
         _ => Vec::new(),
     };
     report.print(&last_lines);
@@ -99,7 +108,7 @@ fn build_and_boot(args: &BootArgs, on_console: &mut dyn FnMut(&[u8])) -> anyhow:
     {
         return Ok(unbootable(reason));
     }
-    let plan = match args.guest.plan() {
+    let plan = match args.plan() {
         Ok(plan) => plan,
         Err(reason) => return Ok(unbootable(reason)),
     };

@@ -42,6 +42,16 @@ pub struct Sighting {
     pub line: Option<u32>,
 }
 
+impl From<crate::blackbox::Panic> for Sighting {
+    fn from(panic: crate::blackbox::Panic) -> Self {
+        Self {
+            message: panic.message,
+            file: panic.file,
+            line: panic.line,
+        }
+    }
+}
+
 /// A stage that the boot has reached.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Stage {

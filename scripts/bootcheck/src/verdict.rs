@@ -7,6 +7,10 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::a64;
+use crate::blackbox;
+use crate::exceptions::Taken;
+use crate::hang::{Certainty, Hang};
 use crate::ktap::Tally;
 use crate::signs::Sighting;
 
@@ -40,7 +44,7 @@ pub enum Verdict {
     Reset,
     /// It powered off without a result
     Off,
-    /// It stands still for ever (told apart from `timeout` by a later version)
+    /// It stands still for ever
     Hang,
     /// The deadline passed before the boot was over
     Timeout,
@@ -126,8 +130,58 @@ pub enum Ending {
     Parked,
     /// The tester had seen enough and stopped it.
     Decided,
+    /// It takes exceptions on top of exceptions.
+    Storm,
+    /// It stands still.
+    Hang(Hang),
     /// The deadline passed.
     Deadline,
+}
+
+/// A CPU exception from which execution did not resume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // The architecture's own names.
+pub struct Fatal {
+    pub esr: u64,
+    pub elr: u64,
+    pub far: Option<u64>,
+    /// Where it was taken from, or to, where only that is known.
+    pub el: u8,
+}
+
+impl Fatal {
+    /// As our kernel's vectors recorded it.
+    #[must_use]
+    pub fn recorded(exception: &blackbox::Exception) -> Self {
+        Self {
+            esr: exception.esr,
+            elr: exception.elr,
+            far: a64::has_far(exception.esr).then_some(exception.far),
+            el: exception.el,
+        }
+    }
+
+    /// As QEMU logged it.
+    #[must_use]
+    pub fn logged(taken: &Taken) -> Self {
+        Self {
+            esr: taken.esr,
+            elr: taken.elr,
+            far: taken.far,
+            el: taken.to_el,
+        }
+    }
+
+    /// In a sentence.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let name = a64::exception_name(self.esr);
+        let mut text = format!("{name} (ESR {:#010x}) at {:#x}", self.esr, self.elr);
+        if let Some(far) = self.far {
+            text.push_str(&format!(", address {far:#x}"));
+        }
+        text
+    }
 }
 
 /// All that was seen of one boot.
@@ -141,6 +195,16 @@ pub struct Facts {
     pub exception: Option<Sighting>,
     /// The first panic or BUG on the console.
     pub panic: Option<Sighting>,
+    /// The exception in the black box.
+    pub recorded_exception: Option<Fatal>,
+    /// The panic in the black box.
+    pub recorded_panic: Option<Sighting>,
+    /// The verdict in the black box.
+    pub recorded_outcome: Option<bool>,
+    /// The first exception in QEMU's log from which execution never resumed.
+    pub logged_exception: Option<Fatal>,
+    /// The registers could be read.
+    pub has_registers: bool,
     /// The line `boot: PASS` was there, or one that matches `--pass-regex`.
     pub said_pass: bool,
     /// `boot: PASS` is the last line that is not blank.
@@ -153,6 +217,15 @@ pub struct Facts {
     pub tests: Tally,
     /// How it ended; `None` if the guest never ran.
     pub ending: Option<Ending>,
+}
+
+impl Facts {
+    /// The exception that began it: the kernel's own record before QEMU's log.
+    #[must_use]
+    pub fn first_exception(&self) -> Option<&Fatal> {
+        let recorded = self.recorded_exception.as_ref();
+        recorded.or(self.logged_exception.as_ref())
+    }
 }
 
 /// A verdict with what it rests on.
@@ -188,10 +261,36 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
             Some(sighting.message.clone()),
         );
     }
+    if let Some(fatal) = &facts.recorded_exception {
+        note(
+            Verdict::Exception,
+            "black-box-exception",
+            Some(fatal.message()),
+        );
+    }
+    if let Some(fatal) = &facts.logged_exception {
+        // Linux's BUG() is such an instruction; that it was no WARN() shows in what followed.
+        let verdict = match a64::is_linux_bug(fatal.esr) {
+            true => Verdict::Panic,
+            false => Verdict::Exception,
+        };
+        let mut message = fatal.message();
+        if ending == Some(Ending::Storm) {
+            message.push_str(", and its vector faults in turn, without end");
+        }
+        note(verdict, "exception-log", Some(message));
+    }
     if let Some(sighting) = &facts.panic {
         note(
             Verdict::Panic,
             "console-panic",
+            Some(sighting.message.clone()),
+        );
+    }
+    if let Some(sighting) = &facts.recorded_panic {
+        note(
+            Verdict::Panic,
+            "black-box-panic",
             Some(sighting.message.clone()),
         );
     }
@@ -215,6 +314,10 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
         let message = format!("the kernel said boot: PASS, but {complaint}");
         note(Verdict::Fail, "console-tests", Some(message));
     }
+    if facts.recorded_outcome == Some(false) {
+        let message = "the black box says that the boot failed".to_owned();
+        note(Verdict::Fail, "black-box-fail", Some(message));
+    }
     if let Some(Ending::Semihosting(status @ 1..)) = ending {
         let message = format!("the guest left through semihosting with status {status}");
         note(Verdict::Fail, "semihosting-exit", Some(message));
@@ -225,6 +328,13 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
             "qmp-guest-reset",
             Some("the guest reset itself".into()),
         );
+    }
+    if let Some(Ending::Hang(hang)) = ending {
+        let evidence = match hang.certainty {
+            Certainty::Proved => "single-steps",
+            Certainty::Likely => "quiet",
+        };
+        note(Verdict::Hang, evidence, Some(hang.message().to_owned()));
     }
     if ending == Some(Ending::Deadline) {
         let message = "the deadline passed before the boot was over".to_owned();
@@ -268,6 +378,9 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
             Rule::LastLine => "console-pass",
             Rule::Match | Rule::MatchUntilExit => "pass-regex",
         });
+    }
+    if facts.has_registers {
+        evidence.push("registers");
     }
     match found.into_iter().next() {
         Some((verdict, _, message)) => Judgement {

@@ -255,9 +255,9 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 /// Starts a boot that would take long, kills the tester once the guest runs, and returns its
 /// status; QEMU must be gone.
 fn signal_during_boot(signal: Signal) -> Option<i32> {
-    let bench = Bench::with(Guest::default().print("up\n").spin());
+    let bench = Bench::with(Guest::default().print("up\n").poll_for_ever());
     let mut child = bench
-        .command(&["--timeout", "600"])
+        .command(&["--timeout", "600", "--quiet", "600"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -289,9 +289,9 @@ fn killing_the_tester_leaves_no_qemu() {
 
 #[test]
 fn a_qemu_killed_from_outside_is_no_verdict_about_the_guest() {
-    let bench = Bench::with(Guest::default().print("up\n").spin());
+    let bench = Bench::with(Guest::default().print("up\n").poll_for_ever());
     let child = bench
-        .command(&["--json", "-", "--timeout", "600"])
+        .command(&["--json", "-", "--timeout", "600", "--quiet", "600"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

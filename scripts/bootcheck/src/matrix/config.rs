@@ -47,7 +47,7 @@ impl Cell {
     /// # Errors
     /// Why the image cannot boot.
     pub fn plan(&self) -> Result<Plan, String> {
-        self.args.guest.plan()
+        self.args.plan()
     }
 
     /// The command that repeats this cell alone.

@@ -1,0 +1,149 @@
+//! What a dead guest left behind: its registers, its stacks, and our kernel's black box.
+//!
+//! The guest stands still: it has ended, hangs, or was stopped. Nothing read here is trusted to
+//! be there; what cannot be had is left out.
+
+use crate::blackbox::{self, Record};
+use crate::gdbstub::{GdbStub, Registers};
+use crate::image::VIRT_RAM;
+use crate::locate::{Scene, Snapshot};
+use crate::plan::{Plan, machine_name};
+use crate::qemu::Qemu;
+use crate::unwind;
+
+/// How much of a stack is kept for the backtrace.
+const STACK: usize = 16 << 10;
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct PostMortem {
+    /// The registers of the first CPU, if it was asked for them.
+    pub registers: Option<Registers>,
+    /// The black box.
+    pub record: Option<Record>,
+    /// What a backtrace needs.
+    pub scene: Scene,
+}
+
+/// How much is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The black box alone, and only where its place is known: the boot was a good one.
+    Record,
+    /// All there is.
+    Everything,
+}
+
+/// Reads what is left.
+#[must_use]
+pub fn examine(qemu: &mut Qemu, plan: &Plan, depth: Depth) -> PostMortem {
+    let mut found = PostMortem::default();
+    if depth == Depth::Record && plan.black_box.is_none() {
+        return found;
+    }
+    let Ok(stub) = qemu.gdb() else {
+        return found;
+    };
+    if depth == Depth::Record {
+        found.record = known_place(stub, plan);
+        return found;
+    }
+    if let Ok(cpus) = stub.cpus()
+        && let Some(first) = cpus.first()
+    {
+        let _ = stub.select(*first);
+    }
+    found.registers = stub.registers().ok();
+    found.record = known_place(stub, plan)
+        .or_else(|| named_place(stub, plan, found.registers.as_ref()?))
+        .or_else(|| search(stub, plan));
+    found.scene = scene(stub, &found);
+    found
+}
+
+/// Where the ELF's symbol says.
+fn known_place(stub: &mut GdbStub, plan: &Plan) -> Option<Record> {
+    read(stub, plan, plan.black_box?.address)
+}
+
+/// Where the register says that our kernels keep its address in.
+fn named_place(stub: &mut GdbStub, plan: &Plan, registers: &Registers) -> Option<Record> {
+    let address = *registers.get("TPIDRRO_EL0")?;
+    let is_possible = plan.image.is_ours && address != 0;
+    is_possible.then(|| read(stub, plan, address))?
+}
+
+/// Anywhere in RAM; only our own kernels have one.
+fn search(stub: &mut GdbStub, plan: &Plan) -> Option<Record> {
+    if !plan.image.is_ours || machine_name(&plan.machine) != "virt" {
+        return None;
+    }
+    let size = plan.mem.map_or(0, |mem| mem.0);
+    let places = (VIRT_RAM..VIRT_RAM + size).step_by(blackbox::ALIGNMENT as usize);
+    places.into_iter().find_map(|address| {
+        let magic = stub.read_physical(address, blackbox::MAGIC.len()).ok()?;
+        if magic != blackbox::MAGIC {
+            return None;
+        }
+        read(stub, plan, address)
+    })
+}
+
+fn read(stub: &mut GdbStub, plan: &Plan, address: u64) -> Option<Record> {
+    let magic = stub.read_physical(address, blackbox::MAGIC.len()).ok()?;
+    if magic != blackbox::MAGIC {
+        return None;
+    }
+    let bytes = stub.read_physical(address, blackbox::WHOLE).ok()?;
+    let nonce = plan.black_box.and_then(|place| place.nonce);
+    blackbox::read(&bytes, nonce)
+}
+
+/// Registers and stacks for the unwinder.
+fn scene(stub: &mut GdbStub, found: &PostMortem) -> Scene {
+    let last = found.registers.as_ref().map(for_unwinding);
+    let record = found.record.as_ref();
+    let exception = record
+        .and_then(|record| record.exception.as_ref())
+        .filter(|exception| !exception.is_partial)
+        .map(|exception| unwind::Registers {
+            x: exception.x,
+            sp: exception.sp,
+            pc: exception.elr,
+        });
+    let mut memory = Snapshot::default();
+    for registers in [&last, &exception].into_iter().flatten() {
+        if let Some(stack) = read_stack(stub, registers.sp) {
+            memory.add(registers.sp, stack);
+        }
+    }
+    let bases = record.map_or_else(Vec::new, |record| vec![record.image]);
+    Scene {
+        bases,
+        exception,
+        last,
+        memory,
+    }
+}
+
+/// As much as can be read from here on: a stack may end before.
+fn read_stack(stub: &mut GdbStub, sp: u64) -> Option<Vec<u8>> {
+    let mut length = STACK;
+    while length >= 256 {
+        match stub.read_virtual(sp, length) {
+            Ok(bytes) => return Some(bytes),
+            // Where the MMU maps it no more, it may still lie there physically.
+            Err(_) => length /= 2,
+        }
+    }
+    None
+}
+
+fn for_unwinding(registers: &Registers) -> unwind::Registers {
+    let get = |name: &str| registers.get(name).copied().unwrap_or(0);
+    unwind::Registers {
+        x: std::array::from_fn(|number| get(&format!("x{number}"))),
+        sp: get("sp"),
+        pc: get("pc"),
+    }
+}
