@@ -279,15 +279,16 @@ impl<'a> Watch<'a> {
         clock: &GuestClock,
         now: Duration,
     ) -> Option<Ending> {
-        let (count, kinds, is_unresumed) = {
+        let (count, kinds, unresumed) = {
             let log = qemu.exceptions();
-            (log.count, log.kinds(), log.unresumed().is_some())
+            (log.count, log.kinds(), log.unresumed().map(Fatal::logged))
         };
         let console = self.console.total();
         let (last_count, last_console, since) = self.last_sign;
         if (count, console) != (last_count, last_console) {
             self.last_sign = (count, console, clock.busy());
-        } else if is_unresumed && clock.busy().saturating_sub(since) >= UNRESUMED {
+        } else if unresumed.is_some() && clock.busy().saturating_sub(since) >= UNRESUMED {
+            self.facts.logged_exception = unresumed;
             return Some(Ending::Decided);
         }
         let progress = Progress {
@@ -315,6 +316,13 @@ impl<'a> Watch<'a> {
                 self.facts.recorded_exception = record.exception.as_ref().map(Fatal::recorded);
                 self.facts.recorded_panic = record.panic.map(Sighting::from);
                 self.facts.recorded_outcome = record.passed;
+            }
+            if self.console.is_silent() && !passed {
+                for line in record.console.lines() {
+                    if let Some(Sign::Test(test)) = signs::read(line) {
+                        self.facts.tests.add(test);
+                    }
+                }
             }
             self.recorded_console = Some(record.console);
             self.stages = record.stages;

@@ -315,7 +315,10 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
         note(Verdict::Fail, "console-tests", Some(message));
     }
     if facts.recorded_outcome == Some(false) {
-        let message = "the black box says that the boot failed".to_owned();
+        let message = facts
+            .tests
+            .complaint()
+            .unwrap_or_else(|| "the black box says that the boot failed".into());
         note(Verdict::Fail, "black-box-fail", Some(message));
     }
     if let Some(Ending::Semihosting(status @ 1..)) = ending {
@@ -355,10 +358,10 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
             if said_so {
                 note(Verdict::Pass, evidence, None);
             } else {
-                let message = if facts.said_pass {
-                    "the guest went on after boot: PASS, then powered off"
-                } else {
-                    "the guest powered off without a result"
+                let message = match (facts.said_pass, facts.recorded_outcome) {
+                    (true, _) => "the guest went on after boot: PASS, then powered off",
+                    (_, Some(true)) => "the boot passed by its black box, but the console is mute",
+                    _ => "the guest powered off without a result",
                 };
                 note(Verdict::Off, evidence, Some(message.into()));
             }

@@ -1,0 +1,259 @@
+//! Known-answer faults: every fault of `kernel/faults.toml` in every stage, and what the tester
+//! makes of it.
+//!
+//! These tests need the kernel, so they run only when asked for:
+//! `cargo test -p bootcheck --test faults -- --ignored`; with `--nocapture` they print a table.
+//! `KERNEL_IMAGE` names another kernel than `target/kernel/Image`; its ELF is `kernel.elf` beside
+//! it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bootcheck::boot::boot;
+use bootcheck::cli::{Cli, Command};
+use bootcheck::report::Report;
+use bootcheck::symbols::Source;
+use bootcheck::verdict::Verdict;
+use clap::Parser;
+use serde::Deserialize;
+
+/// The stages in which a fault can be asked for: once the command line is known.
+const STAGES: [&str; 9] = [
+    "fdt",
+    "early_mmu",
+    "mmu_on",
+    "high",
+    "console",
+    "heap",
+    "protect",
+    "selftest",
+    "done",
+];
+
+/// One fault of the catalogue.
+#[derive(Debug, Deserialize)]
+struct Fault {
+    verdict: Verdict,
+    ec: Option<u8>,
+    #[serde(default)]
+    except: Vec<Exception>,
+}
+
+/// Where it is otherwise.
+#[derive(Debug, Deserialize)]
+struct Exception {
+    stages: Vec<String>,
+    verdict: Option<Verdict>,
+    ec: Option<u8>,
+    cannot: Option<String>,
+}
+
+/// What must come out of one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answer {
+    verdict: Verdict,
+    ec: Option<u8>,
+}
+
+/// One boot.
+#[derive(Debug)]
+struct Cell {
+    name: String,
+    stage: &'static str,
+    expected: Answer,
+}
+
+impl Fault {
+    /// What it does in this stage, or why it cannot be had there.
+    fn answer(&self, stage: &str) -> Result<Answer, &str> {
+        let is_here = |except: &&Exception| except.stages.iter().any(|other| other == stage);
+        match self.except.iter().find(is_here) {
+            None => Ok(Answer {
+                verdict: self.verdict,
+                ec: self.ec,
+            }),
+            Some(Exception {
+                cannot: Some(reason),
+                ..
+            }) => Err(reason),
+            Some(except) => Ok(Answer {
+                verdict: except.verdict.unwrap_or(self.verdict),
+                ec: except.ec,
+            }),
+        }
+    }
+}
+
+impl Cell {
+    /// The stage that the tester must name: a boot that goes on comes to its end.
+    fn expected_stage(&self) -> &'static str {
+        match self.expected.verdict {
+            Verdict::Pass | Verdict::Fail | Verdict::Off => "done",
+            _ => self.stage,
+        }
+    }
+
+    /// What is wrong with the report.
+    fn complaint(&self, report: &Report, is_silent: bool) -> Option<String> {
+        let first = report.first_exception.as_ref();
+        let ec = first.and_then(|first| first.ec.as_deref());
+        let expected_ec = self.expected.ec.map(|ec| format!("{ec:#04x}"));
+        let found = (report.verdict, report.stage.as_deref(), ec);
+        let expected = (
+            self.expected.verdict,
+            Some(self.expected_stage()),
+            expected_ec.as_deref(),
+        );
+        if found != expected {
+            let message = report.message.as_deref().unwrap_or_default();
+            return Some(format!("{found:?} instead of {expected:?}: {message}"));
+        }
+        if is_silent && report.silent != Some(true) {
+            return Some("there is something on the console".to_owned());
+        }
+        let is_clear = report.verdict == Verdict::Pass || report.message.is_some();
+        (!is_clear).then(|| "no message".to_owned())
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn kernel() -> PathBuf {
+    let default = || root().join("target/kernel/Image");
+    let image = std::env::var_os("KERNEL_IMAGE").map_or_else(default, PathBuf::from);
+    assert!(
+        image.exists(),
+        "there is no kernel {}: `make image` builds it, and KERNEL_IMAGE= names another one",
+        image.display()
+    );
+    image
+}
+
+/// The cells, and of those that cannot be how many there are for each reason.
+fn cells() -> (Vec<Cell>, BTreeMap<String, usize>) {
+    let text = std::fs::read_to_string(root().join("kernel/faults.toml")).unwrap();
+    let faults: BTreeMap<String, Fault> = toml::from_str(&text).unwrap();
+    let mut cells = Vec::new();
+    let mut impossible = BTreeMap::new();
+    for (name, fault) in faults {
+        for stage in STAGES {
+            match fault.answer(stage) {
+                Ok(expected) => cells.push(Cell {
+                    name: name.clone(),
+                    stage,
+                    expected,
+                }),
+                Err(reason) => *impossible.entry(reason.to_owned()).or_default() += 1,
+            }
+        }
+    }
+    (cells, impossible)
+}
+
+/// Boots one cell.
+fn report(cell: &Cell, image: &Path, source: &Source, words: &str) -> Report {
+    let append = format!("fault={}@{} loglevel=4 {words}", cell.name, cell.stage);
+    let elf = image.with_file_name("kernel.elf");
+    let arguments: [&std::ffi::OsStr; 10] = [
+        "bootcheck".as_ref(),
+        "boot".as_ref(),
+        "--image".as_ref(),
+        image.as_ref(),
+        "--elf".as_ref(),
+        elf.as_ref(),
+        "--append".as_ref(),
+        append.as_ref(),
+        "--timeout".as_ref(),
+        "20".as_ref(),
+    ];
+    let Command::Boot(args) = Cli::parse_from(arguments).command else {
+        unreachable!("the command is boot");
+    };
+    let outcome = boot(&args.plan().unwrap(), &mut |_| {}).unwrap();
+    Report::new(&outcome, Some(source))
+}
+
+/// Boots every cell, as many at a time as there are CPUs, and asks for the expected answers.
+fn check_all(words: &str, is_silent: bool) {
+    let image = kernel();
+    let source = Source::new(image.with_file_name("kernel.elf"));
+    let (mut cells, impossible) = cells();
+    if is_silent {
+        for cell in &mut cells {
+            // Only the console can say that a boot has passed.
+            if cell.expected.verdict == Verdict::Pass {
+                cell.expected.verdict = Verdict::Off;
+            }
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let reports = Mutex::new(BTreeMap::new());
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let report = report(cell, &image, &source, words);
+                    let key = (cell.name.clone(), stage_number(cell.stage));
+                    reports.lock().unwrap().insert(key, report);
+                }
+            });
+        }
+    });
+    let reports = reports.into_inner().unwrap();
+    let mut complaints = Vec::new();
+    println!("| fault | stage | verdict | exception | where | ms |\n|---|---|---|---|---|---:|");
+    for cell in &cells {
+        let report = &reports[&(cell.name.clone(), stage_number(cell.stage))];
+        println!("{}", row(cell, report));
+        if let Some(complaint) = cell.complaint(report, is_silent) {
+            complaints.push(format!("{}@{}: {complaint}", cell.name, cell.stage));
+        }
+    }
+    println!("\n{} boots; what cannot be:", cells.len());
+    for (reason, count) in impossible {
+        println!("- {count} cells: {reason}");
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+fn stage_number(stage: &str) -> Option<usize> {
+    STAGES.iter().position(|other| *other == stage)
+}
+
+/// One line of the table.
+fn row(cell: &Cell, report: &Report) -> String {
+    let exception = report
+        .first_exception
+        .as_ref()
+        .map_or("", |first| first.kind);
+    let hang = report.hang.map_or("", |hang| hang.kind.name());
+    let place = match (&report.symbol, &report.file, report.line) {
+        (Some(symbol), Some(file), Some(line)) => format!("{symbol} ({file}:{line})"),
+        (symbol, ..) => symbol.clone().unwrap_or_default(),
+    };
+    format!(
+        "| {} | {} | {} | {exception}{hang} | {place} | {:.0} |",
+        cell.name,
+        cell.stage,
+        report.verdict,
+        report.wall_ms.unwrap_or_default()
+    )
+}
+
+#[test]
+#[ignore = "needs the kernel: make image"]
+fn every_fault_in_every_stage() {
+    check_all("", false);
+}
+
+/// The same with the console at an address where there is none.
+#[test]
+#[ignore = "needs the kernel: make image"]
+fn every_fault_in_every_stage_without_a_console() {
+    check_all("earlycon=pl011,0x30000000", true);
+}
