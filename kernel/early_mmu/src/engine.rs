@@ -12,7 +12,9 @@ use crate::edit::{Edit, Step, Survey};
 use crate::flush::{Flush, Stale};
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::memory::{ReservedFrames, TableMemory};
-use crate::span::{Span, chunks_but, parts, parts_but, run_span, tables_below, wholly_covered};
+use crate::span::{
+    Span, chunks_but, parts, parts_but, run_bytes, run_span, tables_below, wholly_covered,
+};
 use crate::{MapError, PhysAddr, VirtAddr};
 
 /// An entry, and the part of a request that it translates.
@@ -55,13 +57,10 @@ impl Plan {
         self.tables == 0 && !self.new_entries && self.changed.is_none()
     }
 
-    pub(crate) fn flush(&self, base: VirtAddr) -> Flush {
-        let stale = self.changed.map(|(span, stride_bytes)| Stale {
-            first: VirtAddr::new(base.as_u64() | span.ia),
-            last: VirtAddr::new(base.as_u64() | (span.end - 1)),
-            stride_bytes,
-            last_level_only: true,
-        });
+    pub(crate) fn flush<G: Geometry>(&self, base: VirtAddr) -> Flush {
+        let stale = self
+            .changed
+            .map(|(span, stride_bytes)| Stale::new::<G>(base, span, stride_bytes, true));
         Flush::new(self.new_entries, stale)
     }
 
@@ -323,7 +322,7 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
     /// The entry for `part` of a request, of which `span` lies in the entry's table.
     #[inline(always)]
     fn place(&self, level: Level, span: Span, part: Span, whole: bool) -> Place {
-        let in_run = (G::entry_bytes(level) << G::run_shift(level)) - 1;
+        let in_run = run_bytes::<G>(level) - 1;
         Place {
             base: self.base,
             level,

@@ -3,6 +3,8 @@
 use core::fmt;
 
 use crate::VirtAddr;
+use crate::geometry::Geometry;
+use crate::span::Span;
 
 /// The barriers and TLB maintenance of a CPU, one instruction each, executed by [`Flush::execute`].
 pub trait TlbMaintenance {
@@ -23,6 +25,28 @@ pub trait TlbMaintenance {
 
     /// Invalidates everything cached for EL1&0: `TLBI VMALLE1IS`.
     fn invalidate_all(&self);
+
+    /// Whether every CPU has `FEAT_TLBIRANGE` (`ID_AA64ISAR0_EL1.TLB` is 0b0010), and the two
+    /// operations below execute it.
+    fn has_ranges(&self) -> bool {
+        false
+    }
+
+    /// As [`invalidate_leaf`](Self::invalidate_leaf) for a range: `TLBI RVAALE1IS, operand`.
+    ///
+    /// Called only if [`has_ranges`](Self::has_ranges) says so. The default is correct, and slow.
+    fn invalidate_leaf_range(&self, operand: u64) {
+        let _ = operand;
+        self.invalidate_all();
+    }
+
+    /// As [`invalidate_walk`](Self::invalidate_walk) for a range: `TLBI RVAAE1IS, operand`.
+    ///
+    /// Called only if [`has_ranges`](Self::has_ranges) says so. The default is correct, and slow.
+    fn invalidate_walk_range(&self, operand: u64) {
+        let _ = operand;
+        self.invalidate_all();
+    }
 
     /// Waits until the invalidations are complete on every CPU: `dsb ish`.
     fn completion_barrier(&self);
@@ -55,10 +79,47 @@ pub struct Stale {
     pub stride_bytes: u64,
     /// Whether only blocks and pages changed: cached table entries are still true.
     pub last_level_only: bool,
+    /// How operands of range invalidations count: pages of which size; `None` for more than one.
+    pages: Option<PageUnit>,
+}
+
+/// What a range TLBI must know of a geometry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PageUnit {
+    /// log2 of the granule.
+    shift: u32,
+    /// Whether `TCR_EL1.DS` is 1: then `BaseADDR` counts in units of 64 KiB.
+    lpa2: bool,
 }
 
 impl Stale {
-    /// Number of invalidations that cover the range.
+    /// What TLBs may hold of leaves of `stride_bytes` each in a span of the range at `base`.
+    pub(crate) const fn new<G: Geometry>(
+        base: VirtAddr,
+        span: Span,
+        stride_bytes: u64,
+        last_level_only: bool,
+    ) -> Self {
+        Self {
+            first: VirtAddr::new(base.as_u64() | span.ia),
+            last: VirtAddr::new(base.as_u64() | (span.end - 1)),
+            stride_bytes,
+            last_level_only,
+            pages: Some(PageUnit {
+                shift: G::GRANULE_SHIFT,
+                lpa2: G::LPA2,
+            }),
+        }
+    }
+
+    /// Number of pages that the range touches.
+    const fn page_count(&self, unit: PageUnit) -> u64 {
+        let (first, last) = (self.first.as_u64(), self.last.as_u64());
+        let pages = (last >> unit.shift).wrapping_sub(first >> unit.shift);
+        pages.saturating_add(1)
+    }
+
+    /// Number of invalidations that cover the range, one by one.
     #[must_use]
     pub const fn invalidations(&self) -> u64 {
         let stride = if self.stride_bytes == 0 {
@@ -107,6 +168,7 @@ impl Flush {
                 last: a.last.max(b.last),
                 stride_bytes: a.stride_bytes.min(b.stride_bytes),
                 last_level_only: a.last_level_only && b.last_level_only,
+                pages: a.pages.filter(|_| a.pages == b.pages),
             }),
             (a, b) => a.or(b),
         };
@@ -139,8 +201,21 @@ impl Flush {
     }
 }
 
+/// One range operation for each `SCALE` covers at most one page less than this.
+const MAX_PAGES: u64 = 1 << 21;
+
+/// With so many entries to invalidate, or fewer, ranges have nothing to save.
+const FEW: u64 = 4;
+
 fn invalidate<T: TlbMaintenance>(stale: &Stale, tlb: &T) {
     let count = stale.invalidations();
+    if count > FEW
+        && tlb.has_ranges()
+        && let Some(unit) = stale.pages
+        && stale.page_count(unit) < MAX_PAGES
+    {
+        return invalidate_by_range(stale, unit, tlb);
+    }
     if count > T::MAX_INVALIDATIONS {
         return tlb.invalidate_all();
     }
@@ -149,16 +224,66 @@ fn invalidate<T: TlbMaintenance>(stale: &Stale, tlb: &T) {
             .first
             .as_u64()
             .wrapping_add(step.wrapping_mul(stale.stride_bytes));
-        match stale.last_level_only {
-            true => tlb.invalidate_leaf(operand(va)),
-            false => tlb.invalidate_walk(operand(va)),
-        }
+        invalidate_one(stale, va, tlb);
     }
+}
+
+fn invalidate_one<T: TlbMaintenance>(stale: &Stale, va: u64, tlb: &T) {
+    match stale.last_level_only {
+        true => tlb.invalidate_leaf(operand(va)),
+        false => tlb.invalidate_walk(operand(va)),
+    }
+}
+
+/// A range operation covers (NUM + 1) × 2^(5 × SCALE + 1) pages (Arm ARM DDI 0487, `TLBI RVAE1IS`). So
+/// the number of pages is taken apart in groups of five bits, from the upper ones down: then the
+/// next base is always as aligned as `BaseADDR` needs it.
+fn invalidate_by_range<T: TlbMaintenance>(stale: &Stale, unit: PageUnit, tlb: &T) {
+    let mut va = stale.first.align_down(1 << unit.shift).as_u64();
+    let mut pages = stale.page_count(unit);
+    // With LPA2 a range can only begin at a multiple of 64 KiB.
+    while unit.lpa2 && va & 0xffff != 0 && pages != 0 {
+        invalidate_one(stale, va, tlb);
+        va = va.wrapping_add(1 << unit.shift);
+        pages -= 1;
+    }
+    for scale in [3, 2, 1, 0] {
+        let group_shift = 5 * scale + 1;
+        let groups = pages >> group_shift;
+        if groups == 0 {
+            continue;
+        }
+        let operand = range_operand(va, unit, scale, groups - 1);
+        match stale.last_level_only {
+            true => tlb.invalidate_leaf_range(operand),
+            false => tlb.invalidate_walk_range(operand),
+        }
+        let covered = groups << group_shift;
+        va = va.wrapping_add(covered << unit.shift);
+        pages -= covered;
+    }
+    if pages != 0 {
+        invalidate_one(stale, va, tlb);
+    }
+}
+
+/// The operand of a range TLBI: `TG` in bits 47:46, `SCALE` 45:44, `NUM` 43:39, `TTL` 38:37, `BaseADDR`
+/// 36:0; no ASID. `TTL` is 0, no hint: a range may hold leaves of several levels.
+const fn range_operand(va: u64, unit: PageUnit, scale: u32, num: u64) -> u64 {
+    let tg = match unit.shift {
+        14 => 0b10,
+        16 => 0b11,
+        _ => 0b01,
+    };
+    let base_shift = if unit.lpa2 { 16 } else { unit.shift };
+    let base = (va >> base_shift) & ((1 << 37) - 1);
+    tg << 46 | (scale as u64) << 44 | num << 39 | base
 }
 
 /// The operand of a TLBI by address: `VA[55:12]` in bits 43:0 whatever the granule, and nothing
 /// above. There `TTL` would promise a level and `ASID` name an address space, which the sign bits of
-/// an upper-range address must not be taken for.
+/// an upper-range address must not be taken for. No level is promised: 0 in `TTL` is no hint, and
+/// always right.
 const fn operand(va: u64) -> u64 {
     (va >> 12) & ((1 << 44) - 1)
 }

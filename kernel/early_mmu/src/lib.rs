@@ -156,8 +156,11 @@ mod memory;
 
 mod edit;
 mod engine;
+mod live;
 mod page_table;
 mod span;
+mod split;
+mod unmap;
 
 mod regions;
 mod walk;
@@ -171,6 +174,7 @@ pub use geometry::{
     Geometry, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Granule64KLpa,
     LAST_LEVEL, Level,
 };
+pub use live::{BbmLevel, BreakBeforeMake};
 pub use memory::{NoAlloc, NoFrames, ReservedFrames, TableAlloc, TableMemory};
 pub use page_table::{Mapping, PageTable, VaRange};
 pub use prot::{
@@ -178,4 +182,5 @@ pub use prot::{
     PROT_DEVICE_nGnRnE, Prot,
 };
 pub use regions::{Region, Regions};
+pub use unmap::{FreedTables, Retired};
 pub use walk::{Leaf, Walk, WalkEnd};

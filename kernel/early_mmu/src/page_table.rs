@@ -6,9 +6,11 @@ use crate::edit::{Edit, Link, Map, Protect};
 use crate::engine::{Engine, Plan};
 use crate::error::Argument;
 use crate::geometry::{Geometry, Level};
+use crate::live::BreakBeforeMake;
 use crate::memory::{NoAlloc, TableAlloc, TableMemory};
 use crate::span::Span;
-use crate::{Flags, Flush, MapError, PhysAddr, Prot, VirtAddr};
+use crate::split::Cuts;
+use crate::{Descriptor, Flags, Flush, MapError, PhysAddr, Prot, TlbMaintenance, VirtAddr};
 
 /// Which half of the 64-bit virtual address space a set of tables translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +173,102 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         self.run(span, &Protect::new::<G>(prot), &mut NoAlloc::here())
     }
 
+    /// [`update_mapping_prot`](Self::update_mapping_prot) for any part of a block or a contiguous run:
+    /// what the range covers in part is split first, with tables from `alloc`.
+    ///
+    /// All is checked before the split begins. `flags` are for the pieces: `NO_CONT`, `NO_EXEC`.
+    ///
+    /// # Errors
+    ///
+    /// As `update_mapping_prot` but `WouldSplitBlock` and `WouldSplitRun`; `OutOfFrames`, or what
+    /// `alloc` says.
+    pub fn update_mapping_prot_splitting<A, T>(
+        &mut self,
+        va: VirtAddr,
+        size_bytes: u64,
+        prot: Prot,
+        flags: Flags,
+        alloc: &mut A,
+        live: BreakBeforeMake<'_, T>,
+    ) -> Result<Flush, MapError>
+    where
+        A: TableAlloc<Frame = M::Frame>,
+        T: TlbMaintenance,
+    {
+        let span = self.check_range(va, size_bytes)?;
+        let whole = Protect::new::<G>(prot);
+        self.plan(span, &Protect::new::<G>(prot).splitting(), |_, _| Ok(()))?;
+        let split = self.split_where(span, flags, |leaf| whole.changes(leaf), alloc, live)?;
+        // Nothing is covered in part any more.
+        let changed = self.run(span, &whole, &mut NoAlloc::here())?;
+        Ok(split.merge(changed))
+    }
+
+    /// Splits what lies across the two ends of a range: blocks into tables, contiguous runs into
+    /// single entries. Afterwards the range can be unmapped, or its protection changed. All
+    /// translations stay.
+    ///
+    /// Not more than needed: a block becomes the largest pieces that do not lie across an end, with
+    /// the Contiguous hint unless `flags` has `NO_CONT`. `NO_EXEC` is for new tables.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfFrames`, or what `alloc` says; `DeniedByTable` if `NO_EXEC` would take execution away;
+    /// the errors of a bad range, and of damaged tables.
+    pub fn split<A, T>(
+        &mut self,
+        va: VirtAddr,
+        size_bytes: u64,
+        flags: Flags,
+        alloc: &mut A,
+        live: BreakBeforeMake<'_, T>,
+    ) -> Result<Flush, MapError>
+    where
+        A: TableAlloc<Frame = M::Frame>,
+        T: TlbMaintenance,
+    {
+        let span = self.check_range(va, size_bytes)?;
+        self.split_where(span, flags, |_| true, alloc, live)
+    }
+
+    /// The exact number of table frames that [`split`](Self::split) would take.
+    ///
+    /// # Errors
+    ///
+    /// As `split`, except `OutOfFrames`.
+    pub fn tables_needed_to_split(
+        &self,
+        va: VirtAddr,
+        size_bytes: u64,
+        flags: Flags,
+    ) -> Result<usize, MapError> {
+        let span = self.check_range(va, size_bytes)?;
+        self.plan_cuts(Cuts::around(span), flags, |_| true, |_, _| Ok(()))
+    }
+
+    fn split_where<A, T>(
+        &mut self,
+        span: Span,
+        flags: Flags,
+        wanted: impl Fn(Descriptor) -> bool,
+        alloc: &mut A,
+        live: BreakBeforeMake<'_, T>,
+    ) -> Result<Flush, MapError>
+    where
+        A: TableAlloc<Frame = M::Frame>,
+        T: TlbMaintenance,
+    {
+        let cuts = Cuts::around(span);
+        let tables = self.plan_cuts(cuts, flags, &wanted, |level, va| {
+            alloc.missing_table(level, va)
+        })?;
+        let mut frames = match tables {
+            0 => None,
+            needed => Some(alloc.reserve(needed)?),
+        };
+        Ok(self.cut(cuts, flags, wanted, &mut frames, live))
+    }
+
     /// Links all tables down to the last level over a range and maps nothing: afterwards
     /// [`create_mapping_noalloc`](Self::create_mapping_noalloc) finds every table in it.
     ///
@@ -219,11 +317,11 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         };
         self.engine()
             .write_from_root(self.root, span, edit, &plan, &mut frames);
-        Ok(plan.flush(self.base))
+        Ok(plan.flush::<G>(self.base))
     }
 
     /// Finds out what `edit` would write, without writing. `permit` is asked where a table is missing.
-    fn plan<E, P>(&self, span: Span, edit: &E, permit: P) -> Result<Plan, MapError>
+    pub(crate) fn plan<E, P>(&self, span: Span, edit: &E, permit: P) -> Result<Plan, MapError>
     where
         E: Edit<G>,
         P: Fn(Level, VirtAddr) -> Result<(), MapError>,
@@ -247,7 +345,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     }
 
     /// A range of virtual addresses as a span of input addresses, if it can be one.
-    fn check_range(&self, va: VirtAddr, size_bytes: u64) -> Result<Span, MapError> {
+    pub(crate) fn check_range(&self, va: VirtAddr, size_bytes: u64) -> Result<Span, MapError> {
         if size_bytes == 0 {
             return Err(MapError::ZeroSize);
         }

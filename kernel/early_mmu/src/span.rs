@@ -13,6 +13,12 @@ pub(crate) struct Span {
     pub(crate) end: u64,
 }
 
+/// What a contiguous run at `level` translates, in bytes; the same as one entry where there are none.
+#[inline(always)]
+pub(crate) fn run_bytes<G: Geometry>(level: Level) -> u64 {
+    G::entry_bytes(level) << G::run_shift(level)
+}
+
 /// The entries of one table at `level` that `span` touches: index, part of the span, and whether the
 /// part is all that the entry translates.
 #[inline(always)]

@@ -3,8 +3,9 @@
 mod support;
 
 use early_mmu::{
-    Geometry, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Granule64KLpa,
-    MemType, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, PROT_DEVICE_nGnRE, Prot, VaRange,
+    BbmLevel, Geometry, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K,
+    Granule64KLpa, MemType, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, PROT_DEVICE_nGnRE, Prot,
+    VaRange,
 };
 use proptest::prelude::*;
 use support::model::{Frames, Layout, Request, Shape};
@@ -94,10 +95,20 @@ fn ops(shape: Shape, pages: u64, longest: u64) -> impl Strategy<Value = Op> {
                 frames,
             },
         );
+    let at = move || requests(shape, pages, longest);
+    let bbm = || prop_oneof![Just(BbmLevel::Level0), Just(BbmLevel::Level2)];
     prop_oneof![
-        5 => map,
-        3 => (requests(shape, pages, longest), prots()).prop_map(|(at, prot)| Op::Protect { at, prot }),
-        1 => (requests(shape, pages, longest), frames).prop_map(|(at, frames)| Op::Tables { at, frames }),
+        8 => map,
+        3 => (at(), prots()).prop_map(|(at, prot)| Op::Protect { at, prot }),
+        1 => (at(), frames.clone()).prop_map(|(at, frames)| Op::Tables { at, frames }),
+        3 => (at(), any::<bool>()).prop_map(|(at, free_tables)| Op::Unmap { at, free_tables }),
+        2 => (at(), any::<bool>(), frames.clone(), bbm())
+            .prop_map(|(at, runs, frames, bbm)| Op::Split { at, runs, frames, bbm }),
+        3 => (at(), prots(), any::<bool>(), frames, bbm()).prop_map(|(at, prot, runs, frames, bbm)| {
+            Op::ProtectSplitting { at, prot, runs, frames, bbm }
+        }),
+        2 => (at(), any::<bool>(), any::<bool>(), bbm())
+            .prop_map(|(at, blocks, runs, bbm)| Op::Merge { at, blocks, runs, bbm }),
     ]
 }
 
@@ -120,7 +131,7 @@ fn run_large<G: TestGeometry>(range: VaRange, pages: u64, sequence: Vec<Op>) {
     let entries = shape::<G>().entries;
     for op in sequence {
         run.step(op);
-        let (Op::Map { at, .. } | Op::Protect { at, .. } | Op::Tables { at, .. }) = op;
+        let at = op.at();
         let end = at.first + at.count;
         for edge in [
             at.first,
@@ -195,7 +206,7 @@ proptest! {
 macro_rules! each_geometry {
     ($($name:ident: $geometry:ty;)*) => {
         proptest! {
-            #![proptest_config(ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() })]
+            #![proptest_config(ProptestConfig { cases: 2, failure_persistence: None, ..ProptestConfig::default() })]
 
             $(
                 #[test]

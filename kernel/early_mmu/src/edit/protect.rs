@@ -12,6 +12,8 @@ use crate::{MapError, Prot};
 pub(crate) struct Protect {
     mask: u64,
     set: u64,
+    /// Whether what is covered in part is going to be split first.
+    splitting: bool,
 }
 
 impl Protect {
@@ -19,7 +21,19 @@ impl Protect {
         Self {
             mask: Prot::mask_in::<G>(),
             set: prot.bits_in::<G>(),
+            splitting: false,
         }
+    }
+
+    /// As if all that is covered in part had been split.
+    pub(crate) fn splitting(mut self) -> Self {
+        self.splitting = true;
+        self
+    }
+
+    /// Whether a leaf differs from what it should be.
+    pub(crate) fn changes(&self, leaf: Descriptor) -> bool {
+        self.apply(leaf.bits()) != leaf.bits()
     }
 
     #[inline(always)]
@@ -59,7 +73,10 @@ impl<G: Geometry> Edit<G> for Protect {
         if old == new {
             return Ok(Step::Keep);
         }
-        if !place.whole {
+        if self.splitting && old.may_become_in_run(new) {
+            return Ok(Step::Write(new));
+        }
+        if !place.whole && !self.splitting {
             return Err(MapError::WouldSplitBlock { va, level, old });
         }
         change(place, old, new)

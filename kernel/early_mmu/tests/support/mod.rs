@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use early_mmu::{
     Flags, Flush, Geometry, Granule4K, Granule4KLpa2, Granule64KLpa, Level, MapError, Mapping,
-    PageTable, PhysAddr, Prot, ReservedFrames, TableAlloc, TableMemory, VaRange, VirtAddr,
+    PageTable, PhysAddr, Prot, ReservedFrames, TableAlloc, TableMemory, TlbMaintenance, VaRange,
+    VirtAddr,
 };
 
 pub const KIB: u64 = 1 << 10;
@@ -152,6 +153,8 @@ pub struct Memory<G: TestGeometry> {
     /// Published, but not ordered before a link yet.
     unordered: RefCell<Vec<u64>>,
     pub links: RefCell<usize>,
+    /// Given back; never used again, so that a late use shows.
+    freed: RefCell<HashSet<u64>>,
 }
 
 impl<G: TestGeometry> Memory<G> {
@@ -160,6 +163,7 @@ impl<G: TestGeometry> Memory<G> {
             slots: (0..slots).map(|_| OnceCell::new()).collect(),
             unordered: RefCell::default(),
             links: RefCell::default(),
+            freed: RefCell::default(),
         };
         assert!(memory.slots[0].set(G::Table::filled(0)).is_ok());
         memory
@@ -223,6 +227,25 @@ impl<G: TestGeometry> Memory<G> {
             .iter()
             .filter(|slot| slot.get().is_some())
             .count()
+            - self.freed.borrow().len()
+    }
+
+    /// Takes frames back, and fills them with what must not be read any more.
+    pub fn take_back(&self, freed: impl Iterator<Item = PhysAddr>) -> usize {
+        let freed: Vec<_> = freed.collect();
+        let reachable = self.reachable();
+        for pa in &freed {
+            assert!(!reachable.contains(&pa.as_u64()), "{pa} is still linked");
+            assert!(
+                self.freed.borrow_mut().insert(pa.as_u64()),
+                "{pa} freed twice"
+            );
+            let table = self.slot(*pa).and_then(OnceCell::get).expect("a table");
+            for entry in (**table).as_ref() {
+                entry.store(DIRT, Relaxed);
+            }
+        }
+        freed.len()
     }
 
     /// Tables that a walker can reach from the root.
@@ -296,7 +319,7 @@ impl<G: TestGeometry> Memory<G> {
         for (index, slot) in self.slots.iter().enumerate() {
             let pa = tables_pa::<G>() + index as u64 * G::GRANULE_BYTES;
             assert_eq!(
-                slot.get().is_some(),
+                slot.get().is_some() && !self.freed.borrow().contains(&pa),
                 reachable.contains(&pa),
                 "table {pa:#x} lost"
             );
@@ -411,6 +434,19 @@ impl<G: TestGeometry> Drop for Taken<'_, G> {
             assert_eq!(self.left, 0, "fewer frames taken than reserved");
         }
     }
+}
+
+/// Executes nothing.
+#[derive(Debug)]
+pub struct NoTlb;
+
+impl TlbMaintenance for NoTlb {
+    fn store_barrier(&self) {}
+    fn invalidate_leaf(&self, _: u64) {}
+    fn invalidate_walk(&self, _: u64) {}
+    fn invalidate_all(&self) {}
+    fn completion_barrier(&self) {}
+    fn context_synchronization(&self) {}
 }
 
 pub type Tables<'m, G = G48> = PageTable<G, &'m Memory<G>>;

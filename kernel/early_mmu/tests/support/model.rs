@@ -70,11 +70,16 @@ pub struct Done {
     pub new_entries: bool,
     /// First page changed, last page changed, pages in the smallest leaf changed.
     pub changed: Option<(u64, u64, u64)>,
+    /// Whether tables were unlinked.
+    pub walks: bool,
 }
 
 impl Done {
     fn change(&mut self, first: u64, pages: u64) {
-        let last = first + pages - 1;
+        self.change_range(first, first + pages - 1, pages);
+    }
+
+    fn change_range(&mut self, first: u64, last: u64, pages: u64) {
         let (a, b, c) = self.changed.unwrap_or((first, last, pages));
         self.changed = Some((a.min(first), b.max(last), c.min(pages)));
     }
@@ -129,6 +134,7 @@ impl Model {
         frames: Frames,
     ) -> Result<Done, Refusal> {
         let Layout { blocks, global, .. } = layout;
+        let mut known_run = ((0, u64::MAX), false);
         let (mut next, mut done) = (self.clone(), Done::default());
         for page in request.first..request.first + request.count {
             let want = ppn + (page - request.first);
@@ -167,7 +173,15 @@ impl Model {
                 done.tables += 1;
                 level += 1;
             }
-            let run = layout.runs && self.run_is_free(request, page, want, level);
+            // The same for all pages of a run, and much to look at.
+            let key = (level, page / self.shape.run_pages(level));
+            if known_run.0 != key {
+                known_run = (
+                    key,
+                    layout.runs && self.run_is_free(request, page, want, level),
+                );
+            }
+            let run = known_run.1;
             next.pages[page as usize] = Some(Page {
                 ppn: want,
                 prot,
@@ -209,10 +223,7 @@ impl Model {
         if !before.within(request, page, level) {
             return Err(Refusal::Split { page, level });
         }
-        let tag_only = |memory| matches!(memory, MemType::Normal | MemType::NormalTagged);
-        let (from, to) = (old.prot.mem_type(), prot.mem_type());
-        let same_memory = from == to || tag_only(from) && tag_only(to);
-        if !same_memory || global && !old.global {
+        if !may_change(&old, prot, global) {
             return Err(Refusal::BreakBeforeMake { page, level });
         }
         if old.run && !Self::contains(request, page, before.shape.run_pages(level)) {
@@ -278,6 +289,187 @@ impl Model {
         self.commit(next, done, frames)
     }
 
+    /// Refuses what would leave a part of a leaf, or of a run, behind.
+    fn check_whole(&self, request: Request, page: u64, old: &Page) -> Result<(), Refusal> {
+        let level = old.level;
+        if !self.within(request, page, level) {
+            return Err(Refusal::Split { page, level });
+        }
+        if old.run && !Self::contains(request, page, self.shape.run_pages(level)) {
+            return Err(Refusal::SplitRun { page, level });
+        }
+        Ok(())
+    }
+
+    pub fn unmap(&mut self, request: Request, free_tables: bool) -> Result<Done, Refusal> {
+        let (mut next, mut done) = (self.clone(), Done::default());
+        for page in request.first..request.first + request.count {
+            let Some(old) = self.pages[page as usize] else {
+                continue;
+            };
+            self.check_whole(request, page, &old)?;
+            let size = self.shape.pages(old.level);
+            done.change(page / size * size, size);
+            next.pages[page as usize] = None;
+        }
+        let end = request.first + request.count;
+        for level in (self.shape.start_level + 1..=3)
+            .rev()
+            .filter(|_| free_tables)
+        {
+            let size = self.shape.pages(level - 1);
+            for number in request.first / size..=(end - 1) / size {
+                let pages = number * size..(number + 1) * size;
+                let mapped = pages
+                    .clone()
+                    .any(|page| next.pages.get(page as usize).is_some_and(Option::is_some));
+                let inner = |&(l, n): &(i32, u64)| {
+                    l == level + 1 && pages.contains(&(n * self.shape.pages(level)))
+                };
+                if mapped || next.tables.iter().any(inner) || !next.tables.remove(&(level, number))
+                {
+                    continue;
+                }
+                let last = end.min(pages.end) - 1;
+                done.change_range(request.first.max(pages.start), last, size);
+                done.walks = true;
+            }
+        }
+        self.commit(next, done, Frames::Never)
+    }
+
+    /// Cuts leaves and runs at both ends of the request, if `wanted`.
+    fn split_where(
+        &mut self,
+        request: Request,
+        runs: bool,
+        wanted: impl Fn(&Page) -> bool,
+        done: &mut Done,
+    ) {
+        let cuts = [request.first, request.first + request.count];
+        let cut_inside =
+            |start: u64, size: u64| cuts.iter().any(|&cut| start < cut && cut < start + size);
+        for cut in cuts {
+            let Some(Some(old)) = self.pages.get(cut as usize).copied() else {
+                continue;
+            };
+            if !wanted(&old) {
+                continue;
+            }
+            let (size, run) = (self.shape.pages(old.level), self.shape.run_pages(old.level));
+            if old.run && cut % run != 0 {
+                for page in cut / run * run..(cut / run + 1) * run {
+                    self.pages[page as usize].as_mut().expect("mapped").run = false;
+                }
+            }
+            if cut % size == 0 {
+                continue;
+            }
+            for page in cut / size * size..(cut / size + 1) * size {
+                let mut level = old.level;
+                loop {
+                    let entry = self.shape.pages(level);
+                    if level != old.level && !cut_inside(page / entry * entry, entry) {
+                        break;
+                    }
+                    done.tables += usize::from(self.tables.insert((level + 1, page / entry)));
+                    level += 1;
+                }
+                let run = self.shape.run_pages(level);
+                let piece = self.pages[page as usize].as_mut().expect("mapped");
+                piece.level = level;
+                piece.run =
+                    runs && run > self.shape.pages(level) && !cut_inside(page / run * run, run);
+            }
+        }
+    }
+
+    pub fn split(&mut self, request: Request, runs: bool, frames: Frames) -> Result<Done, Refusal> {
+        let (mut next, mut done) = (self.clone(), Done::default());
+        next.split_where(request, runs, |_| true, &mut done);
+        self.commit(next, done, frames)
+    }
+
+    pub fn protect_splitting(
+        &mut self,
+        request: Request,
+        prot: Prot,
+        runs: bool,
+        frames: Frames,
+    ) -> Result<Done, Refusal> {
+        // What would be refused even if it were whole.
+        for page in request.first..request.first + request.count {
+            let Some(old) = self.pages[page as usize] else {
+                return Err(Refusal::Unmapped {
+                    page,
+                    level: self.hole_level(page),
+                });
+            };
+            if old.prot != prot && !may_change(&old, prot, old.global) {
+                return Err(Refusal::BreakBeforeMake {
+                    page,
+                    level: old.level,
+                });
+            }
+        }
+        let (mut next, mut done) = (self.clone(), Done::default());
+        next.split_where(request, runs, |old| old.prot != prot, &mut done);
+        next.protect(request, prot)
+            .expect("nothing is covered in part");
+        self.commit(next, done, frames)
+    }
+
+    pub fn merge(&mut self, request: Request, blocks: bool, runs: bool) {
+        let shape = self.shape;
+        let end = request.first + request.count;
+        // Whether the pages from `start` on are leaves of `level` that one base could translate.
+        let alike = |pages: &[Option<Page>], start: u64, size: u64, level: i32| {
+            let Some(first) = pages[start as usize] else {
+                return false;
+            };
+            first.ppn % size == 0
+                && (0..size).all(|step| {
+                    pages[(start + step) as usize].is_some_and(|page| {
+                        page.level == level
+                            && (page.prot, page.global) == (first.prot, first.global)
+                            && page.ppn == first.ppn + step
+                    })
+                })
+        };
+        let aligned =
+            |size: u64| request.first.next_multiple_of(size)..end.saturating_sub(size - 1);
+        for level in (shape.start_level + 1..=3).rev().filter(|_| blocks) {
+            let size = shape.pages(level - 1);
+            if level - 1 < shape.first_block_level {
+                continue;
+            }
+            for start in aligned(size).step_by(size as usize) {
+                if self.tables.contains(&(level, start / size))
+                    && alike(&self.pages, start, size, level)
+                {
+                    self.tables.remove(&(level, start / size));
+                    for page in &mut self.pages[start as usize..(start + size) as usize] {
+                        let page = page.as_mut().expect("mapped");
+                        (page.level, page.run) = (level - 1, false);
+                    }
+                }
+            }
+        }
+        for level in (shape.start_level.max(0)..=3).filter(|_| runs) {
+            let size = shape.run_pages(level);
+            if size == shape.pages(level) {
+                continue;
+            }
+            for start in aligned(size).step_by(size as usize) {
+                if alike(&self.pages, start, size, level) {
+                    for page in &mut self.pages[start as usize..(start + size) as usize] {
+                        page.as_mut().expect("mapped").run = true;
+                    }
+                }
+            }
+        }
+    }
+
     fn commit(&mut self, next: Self, done: Done, frames: Frames) -> Result<Done, Refusal> {
         if let Frames::UpTo(available) = frames
             && done.tables > available
@@ -289,6 +481,14 @@ impl Model {
         *self = next;
         Ok(done)
     }
+}
+
+/// Whether a live leaf may get other attributes at once.
+fn may_change(old: &Page, prot: Prot, global: bool) -> bool {
+    let tag_only = |memory| matches!(memory, MemType::Normal | MemType::NormalTagged);
+    let (from, to) = (old.prot.mem_type(), prot.mem_type());
+    let same_memory = from == to || tag_only(from) && tag_only(to);
+    same_memory && (!global || old.global)
 }
 
 /// An error of the crate in the model's terms, for tables that begin at `base`.

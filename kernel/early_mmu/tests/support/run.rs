@@ -1,10 +1,12 @@
 //! One set of tables next to its model: each step is predicted, executed and compared.
 
-use early_mmu::{Flags, Flush, Geometry, MapError, PageTable, Prot, Region, VaRange};
+use early_mmu::{
+    BbmLevel, BreakBeforeMake, Flags, Flush, Geometry, MapError, PageTable, Prot, Region, VaRange,
+};
 
 use super::arm_walk::{self, Fault, Regime};
 use super::model::{Done, Frames, Layout, Model, Page, Refusal, Request, Shape, refusal};
-use super::{Memory, Pool, Tables, TestGeometry, mapping, pa, va};
+use super::{Memory, NoTlb, Pool, Tables, TestGeometry, mapping, pa, va};
 
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
@@ -23,6 +25,51 @@ pub enum Op {
         at: Request,
         frames: Frames,
     },
+    Unmap {
+        at: Request,
+        free_tables: bool,
+    },
+    Split {
+        at: Request,
+        runs: bool,
+        frames: Frames,
+        bbm: BbmLevel,
+    },
+    ProtectSplitting {
+        at: Request,
+        prot: Prot,
+        runs: bool,
+        frames: Frames,
+        bbm: BbmLevel,
+    },
+    Merge {
+        at: Request,
+        blocks: bool,
+        runs: bool,
+        bbm: BbmLevel,
+    },
+}
+
+impl Op {
+    pub fn at(&self) -> Request {
+        match *self {
+            Self::Map { at, .. }
+            | Self::Protect { at, .. }
+            | Self::Tables { at, .. }
+            | Self::Unmap { at, .. }
+            | Self::Split { at, .. }
+            | Self::ProtectSplitting { at, .. }
+            | Self::Merge { at, .. } => at,
+        }
+    }
+
+    /// Whether break-before-make leaves less to be flushed than was changed.
+    fn flushes_itself(&self) -> bool {
+        matches!(
+            self,
+            Self::Split { .. } | Self::ProtectSplitting { .. } | Self::Merge { .. }
+        )
+    }
 }
 
 pub struct Run<'m, G: TestGeometry> {
@@ -78,9 +125,23 @@ impl<'m, G: TestGeometry> Run<'m, G> {
                 ),
             }
         }
+        if let Op::Split { at, runs, .. } = op {
+            let bytes = G::GRANULE_BYTES;
+            let (at, size) = (va(self.base + at.first * bytes), at.count * bytes);
+            let needed = self
+                .tables
+                .tables_needed_to_split(at, size, runs_flag(runs));
+            match expected {
+                Ok(Done { tables: n, .. }) | Err(Refusal::OutOfFrames { needed: n }) => {
+                    assert_eq!(needed, Ok(n));
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
         let outcome = self.execute(op);
         let after = self.memory.snapshot();
         match outcome {
+            Ok(_) if op.flushes_itself() => assert!(expected.is_ok(), "{expected:?}"),
             Ok(flush) => {
                 assert_eq!(expected.map(|done| self.flush(done)), Ok(seen(flush)));
                 assert_eq!(flush.is_nothing(), before == after);
@@ -115,6 +176,25 @@ impl<'m, G: TestGeometry> Run<'m, G> {
             } => self.model.map(at, ppn, prot, layout, frames),
             Op::Protect { at, prot } => self.model.protect(at, prot),
             Op::Tables { at, frames } => self.model.create_tables(at, unlimited(frames)),
+            Op::Unmap { at, free_tables } => self.model.unmap(at, free_tables),
+            Op::Split {
+                at, runs, frames, ..
+            } => self.model.split(at, runs, unlimited(frames)),
+            Op::ProtectSplitting {
+                at,
+                prot,
+                runs,
+                frames,
+                ..
+            } => self
+                .model
+                .protect_splitting(at, prot, runs, unlimited(frames)),
+            Op::Merge {
+                at, blocks, runs, ..
+            } => {
+                self.model.merge(at, blocks, runs);
+                Ok(Done::default())
+            }
         }
     }
 
@@ -145,6 +225,60 @@ impl<'m, G: TestGeometry> Run<'m, G> {
                     t.create_tables(start, at.count * bytes, pool)
                 })
             }
+            other => self.execute_more(other),
+        }
+    }
+
+    /// The operations that came with unmapping: start and size are those of `at`.
+    fn execute_more(&mut self, op: Op) -> Result<Flush, MapError> {
+        let bytes = G::GRANULE_BYTES;
+        let at = op.at();
+        let (start, size) = (va(self.base + at.first * bytes), at.count * bytes);
+        match op {
+            Op::Unmap {
+                free_tables: false, ..
+            } => self.tables.unmap_keeping_tables(start, size),
+            Op::Unmap { .. } => {
+                let retired = self.tables.unmap(start, size)?;
+                let (flush, count) = (*retired.flush(), retired.table_count());
+                assert_eq!(self.memory.take_back(retired.execute(&NoTlb)), count);
+                Ok(flush)
+            }
+            Op::Split {
+                runs, frames, bbm, ..
+            } => self.with_pool(unlimited(frames), |t, pool| {
+                t.split(
+                    start,
+                    size,
+                    runs_flag(runs),
+                    pool,
+                    BreakBeforeMake::new(&NoTlb, bbm),
+                )
+            }),
+            Op::ProtectSplitting {
+                prot,
+                runs,
+                frames,
+                bbm,
+                ..
+            } => self.with_pool(unlimited(frames), |t, pool| {
+                let live = BreakBeforeMake::new(&NoTlb, bbm);
+                t.update_mapping_prot_splitting(start, size, prot, runs_flag(runs), pool, live)
+            }),
+            Op::Merge {
+                blocks, runs, bbm, ..
+            } => {
+                let mut flags = runs_flag(runs);
+                if !blocks {
+                    flags |= Flags::NO_BLOCK;
+                }
+                let live = BreakBeforeMake::new(&NoTlb, bbm);
+                let retired = self.tables.merge(start, size, flags, live)?;
+                let (flush, count) = (*retired.flush(), retired.table_count());
+                assert_eq!(self.memory.take_back(retired.execute(&NoTlb)), count);
+                Ok(flush)
+            }
+            other => panic!("{other:?}"),
         }
     }
 
@@ -163,13 +297,14 @@ impl<'m, G: TestGeometry> Run<'m, G> {
         result
     }
 
-    fn flush(&self, done: Done) -> (bool, Option<(u64, u64, u64)>) {
+    fn flush(&self, done: Done) -> (bool, Option<(u64, u64, u64, bool)>) {
         let bytes = G::GRANULE_BYTES;
         let changed = done.changed.map(|(first, last, pages)| {
             (
                 self.base + first * bytes,
                 self.base + last * bytes + (bytes - 1),
                 pages * bytes,
+                !done.walks,
             )
         });
         (done.new_entries, changed)
@@ -254,13 +389,17 @@ fn unlimited(frames: Frames) -> Frames {
     }
 }
 
-fn seen(flush: Flush) -> (bool, Option<(u64, u64, u64)>) {
+fn runs_flag(runs: bool) -> Flags {
+    if runs { Flags::NONE } else { Flags::NO_CONT }
+}
+
+fn seen(flush: Flush) -> (bool, Option<(u64, u64, u64, bool)>) {
     let stale = flush.stale().map(|stale| {
-        assert!(stale.last_level_only);
         (
             stale.first.as_u64(),
             stale.last.as_u64(),
             stale.stride_bytes,
+            stale.last_level_only,
         )
     });
     (flush.has_new_entries(), stale)

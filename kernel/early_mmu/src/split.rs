@@ -1,0 +1,247 @@
+//! Cutting blocks and contiguous runs where a range begins and ends.
+
+use core::sync::atomic::AtomicU64;
+
+use crate::descriptor::{self as bits, Descriptor, Kind};
+use crate::edit::denies;
+use crate::engine::load;
+use crate::flush::{Flush, Stale};
+use crate::geometry::{Geometry, LAST_LEVEL, Level};
+use crate::live::BreakBeforeMake;
+use crate::memory::{ReservedFrames, TableMemory};
+use crate::span::{Span, run_bytes};
+use crate::{Flags, MapError, PageTable, PhysAddr, TlbMaintenance, VirtAddr};
+
+/// A leaf that an input address lies in the middle of.
+struct Found<'t> {
+    entries: &'t [AtomicU64],
+    level: Level,
+    old: Descriptor,
+}
+
+/// The two addresses at which a range is cut off from its surroundings.
+#[derive(Clone, Copy)]
+pub(crate) struct Cuts([u64; 2]);
+
+impl Cuts {
+    pub(crate) const fn around(span: Span) -> Self {
+        Self([span.ia, span.end])
+    }
+
+    /// Whether one of them lies within the `bytes` from `ia` on, not at their beginning.
+    fn any_inside(self, ia: u64, bytes: u64) -> bool {
+        self.0.iter().any(|cut| ia < *cut && *cut - ia < bytes)
+    }
+}
+
+impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
+    /// The number of tables that it takes to cut. Checks all that could fail.
+    ///
+    /// `wanted` says whether a leaf that lies across a cut is to be cut at all.
+    pub(crate) fn plan_cuts(
+        &self,
+        cuts: Cuts,
+        flags: Flags,
+        wanted: impl Fn(Descriptor) -> bool,
+        permit: impl Fn(Level, VirtAddr) -> Result<(), MapError>,
+    ) -> Result<usize, MapError> {
+        let mut tables = 0;
+        let [start, end] = cuts.0;
+        for cut in cuts.0 {
+            let Some(Found { level, old, .. }) = self.leaf_across(cut)? else {
+                continue;
+            };
+            if !wanted(old) {
+                continue;
+            }
+            let va = VirtAddr::new(self.base.as_u64() | cut);
+            for below in level..LAST_LEVEL {
+                if cut & (G::entry_bytes(below) - 1) == 0 {
+                    break;
+                }
+                permit(below + 1, va)?;
+                if flags.contains(Flags::NO_EXEC) && denies(NO_EXEC, old.bits()) {
+                    return Err(MapError::DeniedByTable {
+                        va,
+                        level: below,
+                        table: NO_EXEC,
+                    });
+                }
+                // A table that the first cut needs as well is counted once.
+                let shift = G::entry_shift(below);
+                let shared = cut == end
+                    && start >> shift == end >> shift
+                    && start & (G::entry_bytes(below) - 1) != 0;
+                tables += usize::from(!shared);
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Cuts, after [`plan_cuts`](Self::plan_cuts) with the same arguments. All translations stay.
+    pub(crate) fn cut<R, T>(
+        &mut self,
+        cuts: Cuts,
+        flags: Flags,
+        wanted: impl Fn(Descriptor) -> bool,
+        frames: &mut Option<R>,
+        live: BreakBeforeMake<'_, T>,
+    ) -> Flush
+    where
+        R: ReservedFrames<Frame = M::Frame>,
+        T: TlbMaintenance,
+    {
+        let mut flush = Flush::NOTHING;
+        for cut in cuts.0 {
+            // The second cut finds what the first has left to do.
+            let Ok(Some(Found {
+                entries,
+                level,
+                old,
+            })) = self.leaf_across(cut)
+            else {
+                continue;
+            };
+            if !wanted(old) {
+                continue;
+            }
+            let bytes = G::entry_bytes(level);
+            if old.is_contiguous() {
+                let run = cut & !(run_bytes::<G>(level) - 1);
+                let first = G::index(run, level);
+                let entries = entries.get(first..first + (1 << G::run_shift(level)));
+                let stale = self.stale(run, run_bytes::<G>(level), bytes);
+                live.replace(entries.unwrap_or(&[]), stale, &mut flush, |old| {
+                    Descriptor::from_bits(old.bits() & !bits::CONTIGUOUS)
+                });
+            }
+            if cut & (bytes - 1) == 0 {
+                continue;
+            }
+            let (Some(frames), block) = (frames.as_mut(), cut & !(bytes - 1)) else {
+                continue;
+            };
+            let leaf = Leaf {
+                ia: block,
+                pa: old.output::<G>().align_down(bytes),
+                attributes: old.attributes::<G>() & !bits::CONTIGUOUS,
+            };
+            let table = self.build_pieces(level + 1, leaf, cuts, flags, frames);
+            self.memory.before_link();
+            let index = G::index(block, level);
+            let entry = entries.get(index..index + 1).unwrap_or(&[]);
+            let link = link::<G>(table, flags);
+            live.replace(entry, self.stale(block, bytes, bytes), &mut flush, |_| link);
+        }
+        flush
+    }
+
+    /// The leaf in the middle of which `ia` lies, or in the middle of whose run.
+    fn leaf_across(&self, ia: u64) -> Result<Option<Found<'_>>, MapError> {
+        if ia >> G::VA_BITS != 0 {
+            return Ok(None);
+        }
+        let va = VirtAddr::new(self.base.as_u64() | ia);
+        let (mut level, mut pa) = (G::START_LEVEL, self.root);
+        loop {
+            let Some(table) = self.memory.table(pa) else {
+                return Err(MapError::UnreachableTable { pa, va, level });
+            };
+            let entries = table.as_ref();
+            let old = load(entries, G::index(ia, level));
+            match old.kind::<G>(level) {
+                Kind::Invalid => return Ok(None),
+                Kind::Reserved => return Err(MapError::ReservedDescriptor { va, level, old }),
+                Kind::Table => {
+                    pa = old.output::<G>();
+                    level += 1;
+                }
+                Kind::Leaf => {
+                    let unit = if old.is_contiguous() {
+                        run_bytes::<G>(level)
+                    } else {
+                        G::entry_bytes(level)
+                    };
+                    let across = ia & (unit - 1) != 0;
+                    return Ok(across.then_some(Found {
+                        entries,
+                        level,
+                        old,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Builds the table at `level` that translates as `leaf` does, and those below it that the cuts
+    /// need, in frames that nobody sees.
+    fn build_pieces<R>(
+        &self,
+        level: Level,
+        leaf: Leaf,
+        cuts: Cuts,
+        flags: Flags,
+        frames: &mut R,
+    ) -> PhysAddr
+    where
+        R: ReservedFrames<Frame = M::Frame>,
+    {
+        let (pa, mut frame) = frames.take();
+        let table: &mut G::Table = &mut frame;
+        let (bytes, run_bytes) = (G::entry_bytes(level), run_bytes::<G>(level));
+        let may_hint = run_bytes > bytes && !flags.contains(Flags::NO_CONT);
+        let mut piece = leaf;
+        for entry in table.as_mut() {
+            let new = if level < LAST_LEVEL && cuts.any_inside(piece.ia, bytes) {
+                let next = self.build_pieces(level + 1, piece, cuts, flags, frames);
+                link::<G>(next, flags)
+            } else {
+                let run = piece.ia & !(run_bytes - 1);
+                let hint = if may_hint && !cuts.any_inside(run, run_bytes) {
+                    bits::CONTIGUOUS
+                } else {
+                    0
+                };
+                Descriptor::leaf::<G>(level, piece.pa, piece.attributes | hint)
+            };
+            *entry.get_mut() = new.bits();
+            piece.ia = piece.ia.wrapping_add(bytes);
+            piece.pa = PhysAddr::new(piece.pa.as_u64().wrapping_add(bytes));
+        }
+        self.memory.publish(pa, frame);
+        pa
+    }
+
+    /// What TLBs may hold of leaves of `stride_bytes` each.
+    pub(crate) fn stale(&self, ia: u64, bytes: u64, stride_bytes: u64) -> Stale {
+        Stale::new::<G>(
+            self.base,
+            Span {
+                ia,
+                end: ia + bytes,
+            },
+            stride_bytes,
+            true,
+        )
+    }
+}
+
+/// A block or page, or a piece of one.
+#[derive(Clone, Copy)]
+struct Leaf {
+    ia: u64,
+    pa: PhysAddr,
+    attributes: u64,
+}
+
+/// The limit that [`Flags::NO_EXEC`] puts on new tables.
+const NO_EXEC: Descriptor = Descriptor::from_bits(bits::PXN_TABLE);
+
+fn link<G: Geometry>(table: PhysAddr, flags: Flags) -> Descriptor {
+    let limit = if flags.contains(Flags::NO_EXEC) {
+        NO_EXEC.bits()
+    } else {
+        0
+    };
+    Descriptor::from_bits(Descriptor::table::<G>(table).bits() | limit)
+}
