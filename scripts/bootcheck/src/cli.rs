@@ -99,7 +99,7 @@ pub struct BootArgs {
     #[command(flatten)]
     pub guest: GuestArgs,
     /// The ELF that the image was made from; --build deletes it too
-    /// [default: kernel.elf beside the default image]
+    /// [default: kernel.elf beside the image, if it is there]
     #[arg(long, value_name = "FILE")]
     pub elf: Option<PathBuf>,
     /// Delete image and ELF, run this with `sh -c`, then boot

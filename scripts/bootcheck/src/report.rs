@@ -73,6 +73,9 @@ pub struct Report {
     /// `symbol+0x10 (file:line)` of the place where it failed.
     #[serde(skip)]
     place: Option<String>,
+    /// Why nothing is known but addresses.
+    #[serde(skip)]
+    no_symbols: Option<String>,
 }
 
 /// An exception.
@@ -171,9 +174,9 @@ impl Report {
             Verdict::Pass | Verdict::Infra | Verdict::Unbootable
         );
         // A boot that passes needs no symbols, and does not wait for them.
-        let symbols = source
-            .filter(|_| is_failure)
-            .and_then(|source| source.get().ok());
+        let symbols = source.filter(|_| is_failure).map(Source::get);
+        let no_symbols = symbols.and_then(|symbols| symbols.err().map(str::to_owned));
+        let symbols = symbols.and_then(Result::ok);
         let found = locate(
             judgement.verdict,
             outcome.scene.as_ref(),
@@ -245,6 +248,7 @@ impl Report {
             },
             reproduce: outcome.reproduce.clone(),
             place: found.as_ref().and_then(|found| found.summary.clone()),
+            no_symbols,
         }
     }
 
@@ -332,6 +336,9 @@ impl Report {
         }
         for line in self.whereabouts() {
             let _ = writeln!(err, "  {}", crate::escape::escape(line.as_bytes()));
+        }
+        if let Some(reason) = &self.no_symbols {
+            let _ = writeln!(err, "  without symbols: {reason}");
         }
         if !last_lines.is_empty() {
             let _ = writeln!(err, "the console's last lines:");

@@ -31,7 +31,7 @@ const LAST_LINES: usize = 12;
 /// The tester itself failed: 129 (or [`Interrupted`]).
 pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
     let json_on_stdout = args.json.as_deref() == Some(Path::new("-"));
-    let source = args.elf().map(|elf| Arc::new(Source::new(elf)));
+    let source = Source::for_image(args.elf(), &args.guest.image).map(Arc::new);
     let decoder = source
         .as_ref()
         .filter(|_| !args.no_decode)

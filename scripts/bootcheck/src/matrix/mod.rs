@@ -16,6 +16,7 @@ use crate::cli::MatrixArgs;
 use crate::interrupt::Interrupted;
 use crate::parallel;
 use crate::report::Report;
+use crate::symbols::Source;
 use crate::verdict::{Facts, Verdict};
 use config::Cell;
 
@@ -118,9 +119,11 @@ fn name(config: &Path) -> String {
 /// interrupted.
 fn boot_all(cells: &[Cell], jobs: usize) -> Vec<CellResult> {
     parallel::map(cells, jobs, |cell| {
+        let outcome = boot_cell(cell)?;
+        let source = Source::for_image(cell.args.elf(), &cell.args.guest.image);
         let result = CellResult {
             cell: cell.clone(),
-            report: Report::new(&boot_cell(cell)?, None),
+            report: Report::new(&outcome, source.as_ref()),
         };
         results::print_line(&result);
         Ok(result)

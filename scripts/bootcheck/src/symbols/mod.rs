@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use gimli::{EndianArcSlice, LittleEndian};
 use object::elf;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
-use object::{LittleEndian as LE, Object, ObjectSection, ObjectSymbol, SymbolKind};
+use object::{LittleEndian as LE, Object, ObjectSection, ObjectSymbol, SymbolKind, SymbolSection};
 
 pub use lines::Call;
 use lines::Lines;
@@ -191,6 +191,29 @@ impl Symbols {
         self.segment(address).is_some_and(|segment| segment.is_code)
     }
 
+    /// Whether a raw image has the same code: other symbols would lead astray.
+    #[must_use]
+    pub fn is_of(&self, image: &[u8]) -> bool {
+        let mut code = self.segments.iter().filter(|segment| segment.is_code);
+        code.all(|segment| {
+            let content = &self.bytes[segment.file.clone()];
+            let start = segment.address.wrapping_sub(self.base());
+            // What a linker puts before `_text` is in no image.
+            let skipped = self.base().saturating_sub(segment.address);
+            let (Ok(start), Ok(skipped)) = (
+                usize::try_from(start.wrapping_add(skipped)),
+                usize::try_from(skipped),
+            ) else {
+                return false;
+            };
+            let content = content.get(skipped..).unwrap_or_default();
+            start
+                .checked_add(content.len())
+                .and_then(|end| image.get(start..end))
+                .is_some_and(|there| there == content)
+        })
+    }
+
     /// The instruction at an address as linked.
     #[must_use]
     pub fn instruction(&self, address: u64) -> Option<u32> {
@@ -319,6 +342,8 @@ impl Symbols {
                 continue;
             }
             let is_function = match symbol.kind() {
+                // Constants of the linker script look like addresses.
+                _ if symbol.section() == SymbolSection::Absolute => false,
                 SymbolKind::Text => true,
                 // Labels of assembly, but not the marks of code and data ($x, $d).
                 SymbolKind::Unknown | SymbolKind::Label => !name.starts_with(['$', '.']),

@@ -1,14 +1,18 @@
 //! An ELF that is opened when it is first needed.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::Symbols;
+use crate::image::Header;
 
 /// The ELF that belongs to an image; shared by whoever shows addresses of it.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
+    image: Option<PathBuf>,
     opened: OnceLock<Result<Symbols, String>>,
 }
 
@@ -18,8 +22,23 @@ impl Source {
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
+            image: None,
             opened: OnceLock::new(),
         }
+    }
+
+    /// The ELF of an image that boots: the one that was named, else `kernel.elf` beside it, else
+    /// the image itself, if it is one. It is used only if the image was made from it.
+    #[must_use]
+    pub fn for_image(named: Option<PathBuf>, image: &Path) -> Option<Self> {
+        let beside = image.with_file_name("kernel.elf");
+        let path = named
+            .or_else(|| beside.exists().then_some(beside))
+            .or_else(|| is_elf(image).then(|| image.to_owned()))?;
+        Some(Self {
+            image: Some(image.to_owned()),
+            ..Self::new(path)
+        })
     }
 
     /// The symbols, if the file has any. Until the first call the file may still change.
@@ -27,7 +46,7 @@ impl Source {
     /// # Errors
     /// Why there are none, with the file's name.
     pub fn get(&self) -> Result<&Symbols, &str> {
-        let opened = self.opened.get_or_init(|| Symbols::open(&self.path));
+        let opened = self.opened.get_or_init(|| self.open());
         opened.as_ref().map_err(String::as_str)
     }
 
@@ -38,4 +57,24 @@ impl Source {
     pub fn require(&self) -> anyhow::Result<&Symbols> {
         self.get().map_err(|reason| anyhow::anyhow!("{reason}"))
     }
+
+    fn open(&self) -> Result<Symbols, String> {
+        let symbols = Symbols::open(&self.path)?;
+        if let Some(path) = &self.image
+            && let Ok(image) = fs::read(path)
+            && Header::read(&image).is_some()
+            && !symbols.is_of(&image)
+        {
+            let (elf, image) = (self.path.display(), path.display());
+            return Err(format!("{image} was not made from {elf}"));
+        }
+        Ok(symbols)
+    }
+}
+
+fn is_elf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut magic))
+        .is_ok_and(|()| magic == object::elf::ELFMAG)
 }

@@ -2,10 +2,10 @@ use super::*;
 
 /// An ELF with `_text` at `BASE`, loaded at `LOAD`, and functions of these names, starts and sizes.
 fn tiny(functions: &[(&str, u64, u64)]) -> Symbols {
-    Symbols::parse(crate::testelf::image(functions, &[0xd503_201f; 64]).into()).unwrap()
+    Symbols::parse(testelf::image(functions, &[0xd503_201f; 64]).into()).unwrap()
 }
 
-use crate::testelf::{BASE, LOAD};
+use crate::testelf::{self, BASE, LOAD};
 
 fn symbol(symbols: &Symbols, offset: u64) -> Option<String> {
     let place = symbols.resolve(BASE + offset, Meaning::Executing);
@@ -75,7 +75,7 @@ fn calls_are_told_from_other_instructions() {
         0xd65f_03c0,
         0x1400_0001,
     ];
-    let symbols = Symbols::parse(crate::testelf::image(&[], &code).into()).unwrap();
+    let symbols = Symbols::parse(testelf::image(&[], &code).into()).unwrap();
     for (offset, expected) in [
         (0, false),
         (4, true),
@@ -91,11 +91,40 @@ fn calls_are_told_from_other_instructions() {
 
 #[test]
 fn what_is_no_elf_is_an_error_and_not_a_panic() {
-    let good = crate::testelf::image(&[("f", 0, 8)], &[0; 4]);
+    let good = testelf::image(&[("f", 0, 8)], &[0; 4]);
     for length in 0..good.len() {
         if let Ok(symbols) = Symbols::parse(good[..length].into()) {
             let _ = symbols.resolve(BASE, Meaning::Executing);
         }
     }
     assert!(Symbols::parse(Arc::from(*b"no elf")).is_err());
+}
+
+#[test]
+fn an_image_is_told_from_that_of_another_build() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name| directory.path().join(name);
+    let image = crate::guest::Guest::default().power_off().image();
+    let code: Vec<u32> = image
+        .chunks_exact(4)
+        .map(|word| u32::from_le_bytes(word.try_into().unwrap()))
+        .collect();
+    std::fs::write(path("Image"), &image).unwrap();
+    assert!(Source::for_image(None, &path("Image")).is_none());
+
+    std::fs::write(path("kernel.elf"), testelf::image(&[], &code)).unwrap();
+    let source = Source::for_image(None, &path("Image")).unwrap();
+    assert!(source.get().is_ok());
+
+    std::fs::write(path("other.elf"), testelf::image(&[], &code[1..])).unwrap();
+    let source = Source::for_image(Some(path("other.elf")), &path("Image")).unwrap();
+    assert!(source.get().unwrap_err().contains("was not made from"));
+    // An ELF that boots is its own.
+    std::fs::remove_file(path("kernel.elf")).unwrap();
+    assert!(
+        Source::for_image(None, &path("other.elf"))
+            .unwrap()
+            .get()
+            .is_ok()
+    );
 }
