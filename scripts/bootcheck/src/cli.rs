@@ -355,16 +355,24 @@ impl BootArgs {
     /// # Errors
     /// Why the image cannot boot.
     pub fn plan(&self) -> Result<Plan, String> {
-        let mut plan = self.guest.plan()?;
-        let bytes = self.elf().and_then(|elf| std::fs::read(elf).ok());
+        self.guest.plan_with(self.elf().as_deref())
+    }
+}
+
+impl GuestArgs {
+    /// Plans the boot, with what the ELF tells, if there is one.
+    ///
+    /// # Errors
+    /// Why the image cannot boot.
+    pub fn plan_with(&self, elf: Option<&Path>) -> Result<Plan, String> {
+        let mut plan = self.plan()?;
+        let bytes = elf.and_then(|elf| std::fs::read(elf).ok());
         if let Some(offset) = bytes.and_then(|bytes| blackbox::offset_in_image(&bytes)) {
             plan.black_box = plan.place_black_box(offset);
         }
         Ok(plan)
     }
-}
 
-impl GuestArgs {
     /// Plans the boot: what was not said depends on the image and the machine.
     ///
     /// # Errors

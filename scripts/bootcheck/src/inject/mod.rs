@@ -36,7 +36,10 @@ use select::Shot;
 /// # Errors
 /// There is nothing to try, or the tester failed: 129 (or [`Interrupted`]).
 pub fn run(args: &InjectArgs) -> anyhow::Result<u8> {
-    let plan = args.guest.plan().map_err(anyhow::Error::msg)?;
+    let plan = args
+        .guest
+        .plan_with(Some(&args.elf))
+        .map_err(anyhow::Error::msg)?;
     ensure!(
         plan.image.form == Form::Raw && plan.entry == Entry::Kernel,
         "only a raw Image that QEMU loads itself can be broken"
