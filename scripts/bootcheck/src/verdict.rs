@@ -270,12 +270,18 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
     }
     if let Some(fatal) = &facts.logged_exception {
         // Linux's BUG() is such an instruction; that it was no WARN() shows in what followed.
-        let verdict = match a64::is_linux_bug(fatal.esr) {
-            true => Verdict::Panic,
-            false => Verdict::Exception,
+        let is_storm = ending == Some(Ending::Storm);
+        let is_bug = a64::is_linux_bug(fatal.esr);
+        let verdict = if is_bug && !is_storm {
+            Verdict::Panic
+        } else {
+            Verdict::Exception
         };
         let mut message = fatal.message();
-        if ending == Some(Ending::Storm) {
+        if is_bug {
+            message.insert_str(0, "BUG(): ");
+        }
+        if is_storm {
             message.push_str(", and its vector faults in turn, without end");
         }
         note(verdict, "exception-log", Some(message));
@@ -542,6 +548,70 @@ mod tests {
             Verdict::Pass,
             "another kernel's tests"
         );
+    }
+
+    fn fatal(esr: u64) -> Option<Fatal> {
+        Some(Fatal {
+            esr,
+            elr: 0x1000,
+            far: None,
+            el: 1,
+        })
+    }
+
+    #[test]
+    fn what_the_guest_left_behind_speaks_where_the_console_is_silent() {
+        const UNDEFINED: u64 = 0x200_0000;
+        const BUG: u64 = 0xf200_0800;
+        let causes: [(Verdict, &str, Cause); 6] = [
+            (Verdict::Exception, "black-box-exception", |facts| {
+                facts.recorded_exception = fatal(UNDEFINED);
+            }),
+            (Verdict::Exception, "exception-log", |facts| {
+                facts.logged_exception = fatal(UNDEFINED);
+            }),
+            (Verdict::Panic, "exception-log", |facts| {
+                facts.logged_exception = fatal(BUG);
+            }),
+            (Verdict::Exception, "exception-log", |facts| {
+                facts.logged_exception = fatal(BUG);
+                facts.ending = Some(Ending::Storm);
+            }),
+            (Verdict::Panic, "black-box-panic", |facts| {
+                facts.recorded_panic = sighting("no table");
+            }),
+            (Verdict::Fail, "black-box-fail", |facts| {
+                facts.recorded_outcome = Some(false);
+            }),
+        ];
+        for (verdict, evidence, cause) in causes {
+            let mut facts = ended(Ending::PowerOff);
+            cause(&mut facts);
+            let judgement = judge(&facts, Rule::LastLine);
+            assert_eq!(judgement.verdict, verdict, "{evidence}");
+            assert_eq!(judgement.evidence[0], evidence);
+            assert!(judgement.message.is_some());
+        }
+        // Only the console can say that a boot has passed.
+        let mute = Facts {
+            recorded_outcome: Some(true),
+            ..ended(Ending::PowerOff)
+        };
+        assert_eq!(verdict(&mute, Rule::LastLine), Verdict::Off);
+    }
+
+    #[test]
+    fn a_hang_is_told_with_its_evidence() {
+        for (certainty, evidence) in [
+            (Certainty::Proved, "single-steps"),
+            (Certainty::Likely, "quiet"),
+        ] {
+            let kind = crate::hang::Kind::Spin;
+            let facts = passed(Ending::Hang(Hang { kind, certainty }));
+            let judgement = judge(&facts, Rule::LastLine);
+            assert_eq!(judgement.verdict, Verdict::Hang);
+            assert_eq!(judgement.evidence, [evidence, "console-pass"]);
+        }
     }
 
     #[test]

@@ -1,0 +1,47 @@
+//! The black box of a guest without an ELF, found in its memory. The guest is a few instructions;
+//! the record is part of its image.
+
+mod common;
+
+use bootcheck::blackbox::{MAGIC, WHOLE};
+use bootcheck::guest::Guest;
+use common::Bench;
+use serde_json::Value;
+
+/// Where the record is in the image, which is loaded at a multiple of 2 MiB.
+const OFFSET: usize = 64 << 10;
+
+/// A guest that powers off, with a record of this version: a panic in stage `heap`.
+fn guest_with_record(version: u8) -> Vec<u8> {
+    let mut image = Guest::default().ours().power_off().image();
+    image.resize(OFFSET + WHOLE, 0);
+    image[16..24].copy_from_slice(&(2_u64 << 20).to_le_bytes());
+    let record = &mut image[OFFSET..];
+    record[..8].copy_from_slice(MAGIC);
+    record[0x08] = version;
+    record[0x20] = 8;
+    record[0x280] = 2; // complete
+    record[0x284] = 12; // line
+    record[0x28c] = 7; // length of the file's name
+    record[0x290] = 5; // length of the message
+    record[0x2a0..0x2a7].copy_from_slice(b"heap.rs");
+    record[0x300..0x305].copy_from_slice(b"oh no");
+    image
+}
+
+#[test]
+fn a_record_is_found_without_symbols() {
+    let json = Bench::with_bytes(&guest_with_record(1)).expect("panic", &[]);
+    assert_eq!(json["silent"], true);
+    assert_eq!(json["stage"], "heap");
+    assert_eq!(json["message"], "oh no");
+    assert_eq!(json["file"], "heap.rs");
+    assert_eq!(json["line"], 12);
+    assert_eq!(json["evidence"][0], "black-box-panic");
+}
+
+#[test]
+fn an_unknown_version_is_ignored() {
+    let json = Bench::with_bytes(&guest_with_record(2)).expect("off", &[]);
+    assert_eq!(json["stage"], Value::Null);
+}
