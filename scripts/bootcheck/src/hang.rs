@@ -2,7 +2,7 @@
 //!
 //! Registers that do not change prove nothing: a guest may wait for a timer, poll a clock or
 //! clear memory. What proves a hang is a loop through the same registers in which nothing from
-//! outside can come in: single steps show that all registers recur within [`STEPS`], and no
+//! outside can come in: single steps show that all registers recur within 256, and no
 //! instruction on the way loads, stores, reads a system register, or lets an interrupt in. Then
 //! the next round is the same as the last one. A WFI is such an instruction too: whatever ends
 //! its sleep, the loop leads back to it.
