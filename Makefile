@@ -3,6 +3,8 @@
 #? make smoke      boot the debug and the release build on a few machines
 #? make matrix     boot on every machine of scripts/matrix.toml
 #? make image      target/kernel/Image and target/kernel/kernel.elf
+#? make demo       the failure of 2022, silent as it was, and diagnosed
+#? make torture    break every instruction of a boot; each verdict must name it (long)
 #? make debug      boot halted, for gdb
 #? make bench      measure boots and page-table calls
 #? make doc        API documentation, under target/doc
@@ -18,7 +20,7 @@
 #?   SETUP=never                                   install and fetch nothing
 
 .DEFAULT_GOAL := help
-.PHONY: help setup image run demo test smoke matrix bench debug bisect doc clean
+.PHONY: help setup image run demo test smoke matrix bench torture debug bisect doc clean
 
 # Settings reach the scripts through the environment: no shell takes APPEND apart, and a dollar in it is only
 # a dollar. Some systems (openSUSE) have a CPU in every environment, which means no QEMU model.
@@ -37,7 +39,7 @@ setup:
 	@scripts/setup
 
 # Building and booting needs fewer tools than checking does.
-image run debug smoke matrix bench: setup-run
+image run demo debug smoke matrix bench torture: setup-run
 
 .PHONY: setup-run
 setup-run:
@@ -67,7 +69,13 @@ test: setup
 doc: setup
 	@scripts/doc
 
-demo bisect:
+demo: image
+	@scripts/demo
+
+torture: image
+	@scripts/torture
+
+bisect:
 	@echo "make $@: not there yet" >&2; exit 2
 
 clean:

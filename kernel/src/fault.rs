@@ -287,8 +287,8 @@ where
     expect_mapped(tables.create_mapping(mapping, Flags::NONE, alloc));
 }
 
-/// The device tree's window, mapped again as the early stage maps it: no table
-/// is missing, and none may be allocated.
+/// An early caller, which passes no allocator on purpose. Which mapping it asks
+/// for does not matter: the assertion comes first.
 #[inline(never)]
 fn noalloc_hoisted_assert(stage: Stage) {
     create_pgd_mapping_9ed2b46::<FrameRun>(&mut tables(stage), nowhere(), None);
