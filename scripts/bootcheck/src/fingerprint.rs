@@ -13,8 +13,8 @@ const FUNCTIONS: usize = 3;
 /// Makes the fingerprint: a short hash, then what went into it. Nothing for what is no failure of
 /// the guest.
 ///
-/// `class` is the kind of exception or hang; `functions` are those of the backtrace, innermost
-/// first; `message` counts where the class does not say it all.
+/// `class` is the kind of exception or hang; `functions` are the kernel's own in the backtrace,
+/// innermost first; `message` counts where the class does not say it all.
 #[must_use]
 pub fn fingerprint<'a>(
     verdict: Verdict,
@@ -32,11 +32,7 @@ pub fn fingerprint<'a>(
     if let Some(class) = class {
         text.push_str(&format!(" {}", without_numbers(class)));
     }
-    let functions = functions.into_iter();
-    let mut functions: Vec<String> = functions
-        .filter(|name| !names::is_library_function(name))
-        .map(names::plain)
-        .collect();
+    let mut functions: Vec<String> = functions.into_iter().map(names::plain).collect();
     // How deep a recursion went is no part of the failure.
     functions.dedup();
     functions.truncate(FUNCTIONS);
@@ -116,7 +112,6 @@ mod tests {
         let one = panic(
             "no table at level 2",
             &[
-                "core::panicking::panic_fmt",
                 "early_mmu::Engine<G,C,M>::plan",
                 "kernel::mm::map::{{closure}}",
                 "kmain",

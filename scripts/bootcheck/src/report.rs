@@ -13,7 +13,7 @@ use crate::boot::Outcome;
 use crate::fingerprint::fingerprint;
 use crate::hang::Hang;
 use crate::ktap::Counts;
-use crate::locate::{Step, locate};
+use crate::locate::{Step, Whereabouts, locate};
 use crate::signs::{Sighting, Stage};
 use crate::symbols::Source;
 use crate::verdict::{Ending, Fatal, Verdict};
@@ -202,7 +202,7 @@ impl Report {
             judgement.verdict,
             class,
             judgement.message.as_deref(),
-            steps.iter().filter_map(|step| step.function.as_deref()),
+            found.iter().flat_map(Whereabouts::functions),
         );
         // A panic names its place itself, and means the caller where that is to blame.
         let (file, line) = match (place, culprit) {

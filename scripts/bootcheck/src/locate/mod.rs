@@ -58,6 +58,8 @@ pub struct Step {
     pub file: Option<String>,
     /// The line.
     pub line: Option<u32>,
+    /// Whether this is Rust's own library or somebody else's crate.
+    pub is_library: bool,
 }
 
 /// Where it failed, and who called.
@@ -70,11 +72,17 @@ pub struct Whereabouts {
 }
 
 impl Whereabouts {
-    /// The innermost step outside of the language's own library.
+    /// The innermost step in the kernel's own source.
     #[must_use]
     pub fn culprit(&self) -> Option<&Step> {
-        let is_own = |step: &&Step| !is_library(step);
-        self.steps.iter().find(is_own).or(self.steps.first())
+        let own = self.steps.iter().find(|step| !step.is_library);
+        own.or(self.steps.first())
+    }
+
+    /// The functions of the kernel's own source, innermost first.
+    pub fn functions(&self) -> impl Iterator<Item = &str> {
+        let own = self.steps.iter().filter(|step| !step.is_library);
+        own.filter_map(|step| step.function.as_deref())
     }
 }
 
@@ -190,9 +198,11 @@ fn by_console(console: &str, symbols: Option<&Symbols>) -> Option<Vec<Frame>> {
 /// One frame as the source has it: inlined calls are calls.
 fn steps(frame: &Frame) -> Vec<Step> {
     if frame.place.calls.is_empty() {
+        let function = frame.place.symbol.clone();
         return vec![Step {
             pc: frame.pc,
-            function: frame.place.symbol.clone(),
+            is_library: function.as_deref().is_some_and(names::is_library_function),
+            function,
             ..Step::default()
         }];
     }
@@ -203,6 +213,7 @@ fn steps(frame: &Frame) -> Vec<Step> {
             function: call.function,
             file: call.file,
             line: call.line,
+            is_library: call.is_library,
         })
         .collect()
 }
@@ -215,17 +226,11 @@ fn skip_panic_handler(steps: &mut Vec<Step>) {
         name.ends_with("rust_begin_unwind") || name == "panic"
     };
     let handler = steps.iter().rposition(is_handler).map_or(0, |at| at + 1);
-    let library = steps[handler..].iter().take_while(|step| is_library(step));
+    let library = steps[handler..].iter().take_while(|step| step.is_library);
     let skipped = handler + library.count();
     if skipped < steps.len() {
         steps.drain(..skipped);
     }
-}
-
-fn is_library(step: &Step) -> bool {
-    let file = step.file.as_deref().unwrap_or_default();
-    let function = step.function.as_deref().unwrap_or_default();
-    names::is_library_file(file) || names::is_library_function(function)
 }
 
 #[cfg(test)]

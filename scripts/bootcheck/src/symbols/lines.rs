@@ -16,6 +16,8 @@ pub struct Call {
     pub file: Option<String>,
     /// The line in it.
     pub line: Option<u32>,
+    /// Whether this is Rust's own library or somebody else's crate: the mistake is rarely there.
+    pub is_library: bool,
 }
 
 impl Call {
@@ -23,14 +25,6 @@ impl Call {
     #[must_use]
     pub fn location(&self) -> Option<String> {
         Some(format!("{}:{}", self.file.as_deref()?, self.line?))
-    }
-
-    /// Whether this is in Rust's own library, where the mistake rarely is.
-    #[must_use]
-    pub fn is_library(&self) -> bool {
-        let file = self.file.as_deref().unwrap_or_default();
-        let function = self.function.as_deref().unwrap_or_default();
-        names::is_library_file(file) || names::is_library_function(function)
     }
 }
 
@@ -68,21 +62,18 @@ impl Lines {
             return calls;
         };
         while let Ok(Some(frame)) = frames.next() {
-            let name = frame
-                .function
-                .as_ref()
-                .and_then(|name| name.raw_name().ok());
-            let location = frame.location;
+            let name = frame.function.as_ref();
+            let name = name.and_then(|name| name.raw_name().ok());
+            let function = name.map(|name| names::demangle(&name));
+            let path = frame.location.as_ref().and_then(|location| location.file);
+            let line = frame.location.as_ref().and_then(|location| location.line);
             calls.push(Call {
-                function: name.map(|name| names::demangle(&name)),
-                file: location
-                    .as_ref()
-                    .and_then(|location| location.file)
-                    .map(|file| names::short_path(file, directory.as_deref())),
+                is_library: path.is_some_and(names::is_library_path)
+                    || function.as_deref().is_some_and(names::is_library_function),
+                file: path.map(|path| names::short_path(path, directory.as_deref())),
                 // Line 0 is the compiler's way to say that no line is to blame.
-                line: location
-                    .and_then(|location| location.line)
-                    .filter(|line| *line > 0),
+                line: line.filter(|line| *line > 0),
+                function,
             });
         }
         calls

@@ -85,24 +85,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// The call that a person wants to see: the innermost one in code that is not the language's
-    /// own library.
-    #[must_use]
-    pub fn culprit(&self) -> Option<&Call> {
-        self.calls
-            .iter()
-            .find(|call| !call.is_library())
-            .or(self.calls.first())
-    }
-
-    /// Name of the function of [`Self::culprit`], or of the symbol.
-    #[must_use]
-    pub fn function(&self) -> Option<&str> {
-        self.culprit()
-            .and_then(|call| call.function.as_deref())
-            .or(self.symbol.as_deref())
-    }
-
     /// `symbol+0x1c (file:line)`, as far as it is known.
     #[must_use]
     pub fn summary(&self) -> Option<String> {

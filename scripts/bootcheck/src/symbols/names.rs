@@ -24,31 +24,41 @@ pub fn is_library_function(name: &str) -> bool {
     own.iter().any(|start| name.starts_with(start)) || name == "rust_begin_unwind"
 }
 
-/// Whether a path that [`short_path`] made leads into Rust's own library.
+/// Where the compiler's own libraries are, under some `library/`.
+const OWN: [&str; 6] = [
+    "core",
+    "alloc",
+    "std",
+    "compiler-builtins",
+    "portable-simd",
+    "stdarch",
+];
+
+/// The part of a path from `library/` on, if it leads into Rust's own library.
+fn in_own_library(path: &str) -> Option<&str> {
+    OWN.iter().find_map(|part| {
+        let at = path.find(&format!("/library/{part}/"))?;
+        Some(&path[at + 1..])
+    })
+}
+
+/// The part of a path from the crate's name on, if it is a crate from a registry.
+fn in_registry(path: &str) -> Option<&str> {
+    let (_, rest) = path.split_once("/registry/src/")?;
+    Some(rest.split_once('/')?.1)
+}
+
+/// Whether the compiler found a source file in Rust's own library, or in a crate from a registry.
 #[must_use]
-pub fn is_library_file(path: &str) -> bool {
-    path.starts_with("library/")
+pub fn is_library_path(path: &str) -> bool {
+    in_own_library(path).or(in_registry(path)).is_some()
 }
 
 /// A path without the directories that differ from machine to machine: relative to where the
 /// compiler ran, `library/core/…` for Rust's own, `crate-1.2.3/src/…` for other crates.
 #[must_use]
 pub fn short_path(path: &str, directory: Option<&str>) -> String {
-    for part in [
-        "core",
-        "alloc",
-        "std",
-        "compiler-builtins",
-        "portable-simd",
-        "stdarch",
-    ] {
-        if let Some(at) = path.find(&format!("/library/{part}/")) {
-            return path[at + 1..].to_owned();
-        }
-    }
-    if let Some((_, rest)) = path.split_once("/registry/src/")
-        && let Some((_, rest)) = rest.split_once('/')
-    {
+    if let Some(rest) = in_own_library(path).or(in_registry(path)) {
         return rest.to_owned();
     }
     let relative = directory.and_then(|directory| {
@@ -199,6 +209,8 @@ mod tests {
             ("arch/arm64/mm/mmu.c", None, "arch/arm64/mm/mmu.c"),
         ] {
             assert_eq!(short_path(path, directory), expected);
+            let is_library = path.contains("/library/") || path.contains("/registry/");
+            assert_eq!(is_library_path(path), is_library);
         }
     }
 }
