@@ -1,0 +1,168 @@
+//! Hostile device trees: the kernel boots with each, or says clearly why not.
+//!
+//! These tests need the kernel, so they run only when asked for:
+//! `cargo test -p bootcheck --test dtbs -- --ignored`. `DTB_MUTANTS` says how many trees (100),
+//! `KERNEL_IMAGE` names another kernel than `target/kernel/Image`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bootcheck::boot::boot;
+use bootcheck::cli::{Cli, Command};
+use bootcheck::report::Report;
+use bootcheck::verdict::Verdict;
+use clap::Parser;
+
+/// Where the tree lies, and the code that enters the kernel with its address in x0.
+const TREE: u64 = 0x4600_0000;
+const STUB: u64 = 0x4700_0000;
+/// Where QEMU puts the Image.
+const KERNEL: u64 = 0x4020_0000;
+
+/// QEMU's own tree, as the kernel's host tests have it.
+const VIRT: &[u8] = include_bytes!("../../../kernel/src/platform/fdt/virt.dtb");
+
+/// Words that are likely to be somebody's limit.
+const NASTY: [u32; 8] = [
+    0,
+    1,
+    3,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_fff8,
+    0xffff_ffff,
+    0x4020_0000,
+];
+
+/// A mutant: a few bits flipped, words replaced, or the end missing.
+fn mutant(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize % below
+    };
+    let mut tree = VIRT.to_vec();
+    for _ in 0..1 + random(4) {
+        match random(4) {
+            0 | 1 => {
+                let at = random(tree.len());
+                tree[at] ^= 1 << random(8);
+            }
+            2 => {
+                let at = random(tree.len() / 4) * 4;
+                tree[at..at + 4].copy_from_slice(&NASTY[random(NASTY.len())].to_be_bytes());
+            }
+            _ => {
+                let from = random(tree.len());
+                tree[from..].fill(0);
+            }
+        }
+    }
+    tree
+}
+
+/// `ldr x0, =TREE; ldr x1, =KERNEL; br x1`
+fn stub() -> Vec<u8> {
+    let code = [0x5800_0080_u32, 0x5800_00a1, 0xd61f_0020, 0xd503_201f];
+    let mut bytes: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.extend(TREE.to_le_bytes());
+    bytes.extend(KERNEL.to_le_bytes());
+    bytes
+}
+
+fn report(image: &Path, directory: &Path, seed: u64) -> Report {
+    let tree = directory.join(format!("{seed}.dtb"));
+    let code = directory.join(format!("{seed}.bin"));
+    std::fs::write(&tree, mutant(seed)).unwrap();
+    std::fs::write(&code, stub()).unwrap();
+    let mut arguments = vec!["bootcheck".to_owned(), "boot".to_owned()];
+    arguments.extend(["--image".to_owned(), image.display().to_string()]);
+    arguments.extend(["--timeout".to_owned(), "20".to_owned()]);
+    for device in [
+        format!("loader,file={},addr={TREE:#x},force-raw=on", tree.display()),
+        format!("loader,file={},addr={STUB:#x},force-raw=on", code.display()),
+        format!("loader,addr={STUB:#x},cpu-num=0"),
+    ] {
+        arguments.extend([
+            "--qemu-arg=-device".to_owned(),
+            format!("--qemu-arg={device}"),
+        ]);
+    }
+    let Command::Boot(args) = Cli::parse_from(arguments).command else {
+        unreachable!("the command is boot");
+    };
+    let outcome = boot(&args.plan().unwrap(), &mut |_| {}).unwrap();
+    for file in [tree, code] {
+        std::fs::remove_file(file).unwrap();
+    }
+    Report::new(&outcome, None)
+}
+
+/// What became of a boot, or what is wrong with that.
+fn judge(report: &Report) -> Result<&'static str, String> {
+    let console = report.console.as_deref().unwrap_or_default();
+    let message = report.message.as_deref().unwrap_or_default();
+    match report.verdict {
+        Verdict::Pass => Ok("pass"),
+        // Without a PSCI node there is no way to switch off.
+        Verdict::Hang if report.said_pass => Ok("pass, then parked"),
+        Verdict::Panic if !message.is_empty() => Ok("panic that says why"),
+        // Without a UART node nobody can say PASS; the black box has no failure to tell.
+        Verdict::Off | Verdict::Hang if report.silent == Some(true) => Ok("no console"),
+        Verdict::Exception if console.contains("though the device tree declares RAM there") => {
+            Ok("abort that names the bank")
+        }
+        verdict => Err(format!(
+            "{verdict:?} in {:?}: {message}\n{console}",
+            report.stage
+        )),
+    }
+}
+
+#[test]
+#[ignore = "needs the kernel: `make image`"]
+fn every_mutated_tree_boots_or_is_refused_clearly() {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/kernel/Image");
+    let image = std::env::var_os("KERNEL_IMAGE").map_or_else(default, PathBuf::from);
+    assert!(
+        image.exists(),
+        "there is no kernel {}: `make image` builds it",
+        image.display()
+    );
+    let count = std::env::var("DTB_MUTANTS").map_or(100, |count| count.parse().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let next = AtomicU64::new(0);
+    let results = Mutex::new((BTreeMap::<&str, usize>::new(), Vec::new()));
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count {
+                        break;
+                    }
+                    let report = report(&image, directory.path(), seed);
+                    let (kinds, wrong) = &mut *results.lock().unwrap();
+                    match judge(&report) {
+                        Ok(kind) => *kinds.entry(kind).or_default() += 1,
+                        Err(what) => wrong.push(format!("mutant {seed}: {what}")),
+                    }
+                }
+            });
+        }
+    });
+    let (kinds, wrong) = results.into_inner().unwrap();
+    println!("{count} mutants: {kinds:?}");
+    assert!(
+        wrong.is_empty(),
+        "{} of {count}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(kinds.len() > 1, "all came to the same end: {kinds:?}");
+}
