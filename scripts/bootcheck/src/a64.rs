@@ -11,9 +11,7 @@ pub fn is_pure(word: u32) -> bool {
     match (word >> 25) & 0xf {
         // Data processing with an immediate, and with registers.
         0b1000 | 0b1001 | 0b0101 | 0b1101 => true,
-        0b1010 | 0b1011 => {
-            is_plain_branch(word) || is_hint(word) || is_idle(word) || is_daif_set(word)
-        }
+        0b1010 | 0b1011 => is_branch(word) || is_hint(word) || is_idle(word) || is_daif_set(word),
         // Loads and stores; floating point, whose registers are not compared; the rest.
         _ => false,
     }
@@ -41,7 +39,9 @@ pub fn jump(word: u32, pc: u64) -> Option<u64> {
     (word >> 26 == 0b00_0101).then(|| pc.wrapping_add_signed(distance))
 }
 
-fn is_plain_branch(word: u32) -> bool {
+/// Whether it is a branch that leads on in the same way each time, given registers and flags.
+#[must_use]
+pub fn is_branch(word: u32) -> bool {
     word & 0x7c00_0000 == 0x1400_0000 // b, bl
         || word & 0xff00_0010 == 0x5400_0000 // b.cond
         || word & 0x7c00_0000 == 0x3400_0000 // cbz, cbnz, tbz, tbnz

@@ -146,6 +146,10 @@ fn prove_cpu(stub: &mut GdbStub, cpu: u32, interrupts_are_off: bool) -> io::Resu
             // Perhaps asleep, and what follows is more than a way back: not to be found out so.
             return Ok(None);
         }
+        // A step throws all translated code away, so none where it is plain what comes.
+        if seen.is_empty() && meets_the_world(stub, &mut code, pc) {
+            return Ok(None);
+        }
         seen.push(registers);
         stub.step(cpu)?;
     }
@@ -168,6 +172,22 @@ fn leads_to_wfi(stub: &mut GdbStub, code: &mut Code, start: u64) -> bool {
             Some(next) => next,
             None if a64::is_idle(word) => pc.wrapping_add(4),
             None => return false,
+        };
+    }
+    false
+}
+
+/// Whether the way from `pc`, up to the first branch that depends on a register or flag, comes to
+/// an instruction that is not pure.
+fn meets_the_world(stub: &mut GdbStub, code: &mut Code, mut pc: u64) -> bool {
+    for _ in 0..STEPS {
+        let Some(word) = code.at(stub, pc).filter(|word| a64::is_pure(*word)) else {
+            return true;
+        };
+        pc = match a64::jump(word, pc) {
+            Some(next) => next,
+            None if a64::is_branch(word) || word == a64::WFI => return false,
+            None => pc.wrapping_add(4),
         };
     }
     false
