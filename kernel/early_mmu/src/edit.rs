@@ -142,6 +142,13 @@ impl<G: Geometry> Edit<G> for Link {
     }
 }
 
+/// Whether so many entries from `ia` on are whole contiguous runs, if they are runs at all.
+#[inline(always)]
+pub(crate) fn are_whole_runs<G: Geometry>(level: Level, ia: u64, entries: usize) -> bool {
+    let in_run = (1 << G::run_shift(level)) - 1;
+    (G::index(ia, level) | entries) & in_run == 0
+}
+
 /// Whether a table forbids to all below it what these bits of a leaf permit.
 #[inline(always)]
 pub(crate) fn denies(table: Descriptor, leaf: u64) -> bool {

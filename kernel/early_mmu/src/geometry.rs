@@ -111,8 +111,8 @@ pub trait Geometry: Copy + Debug + 'static {
     }
 }
 
-/// The granules, each with its output-address format: what is known of it in the Arm ARM's tables
-/// "Properties of the address translation stages" and "Contiguous bit", chapter D8.
+// The granules, each with its output-address format. The figures are those of the Arm ARM's functions
+// `AArch64.S1StartLevel`, `AArch64.BlockDescSupported`, `AArch64.LeafBase` and `ContiguousSize`.
 macro_rules! granule {
     (
         $(#[$doc:meta])*

@@ -11,7 +11,11 @@
 //!   its level, the address and the caller.
 //! - **A walker never sees a half-built table.** What is missing is built in frames that nobody can
 //!   see, ordered by one barrier, and linked by one store.
-//! - **What needs break-before-make is refused**, in one place: [`Descriptor::may_become`].
+//! - **What needs break-before-make is refused**, in one place ([`Descriptor::may_become`]), or done
+//!   in the right order where the caller asks for it: [`BreakBeforeMake`].
+//! - **The largest leaf everywhere it is legal**: blocks and contiguous runs, for granules of 4, 16
+//!   and 64 KiB and addresses of up to 52 bits. What has to be apart is split, what fits is merged.
+//! - **A table is freed after the flush**: see [`Retired`].
 //! - **Writable and executable cannot be written down**: see [`Prot`].
 //! - **A flush cannot be forgotten silently**: see [`Flush`].
 //!
@@ -139,7 +143,8 @@
 //!
 //! [`geometry`](Geometry) cuts addresses, [`descriptor`] says what an entry means and [`Prot`] what
 //! it permits; [`PageTable`] checks arguments; the engine plans and writes; `edit` says what each
-//! operation does to an entry.
+//! operation does to an entry. `split` and `unmap` are apart, since they look after tables as well;
+//! `live` is where entries are broken and made.
 #![no_std]
 #![forbid(unsafe_code)]
 

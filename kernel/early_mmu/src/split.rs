@@ -191,22 +191,29 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         let (bytes, run_bytes) = (G::entry_bytes(level), run_bytes::<G>(level));
         let may_hint = run_bytes > bytes && !flags.contains(Flags::NO_CONT);
         let mut piece = leaf;
-        for entry in table.as_mut() {
-            let new = if level < LAST_LEVEL && cuts.any_inside(piece.ia, bytes) {
-                let next = self.build_pieces(level + 1, piece, cuts, flags, frames);
-                link::<G>(next, flags)
-            } else {
-                let run = piece.ia & !(run_bytes - 1);
-                let hint = if may_hint && !cuts.any_inside(run, run_bytes) {
-                    bits::CONTIGUOUS
+        for run in table.as_mut().chunks_mut(1 << G::run_shift(level)) {
+            if !cuts.any_inside(piece.ia, run_bytes) {
+                let hint = if may_hint { bits::CONTIGUOUS } else { 0 };
+                let first = Descriptor::leaf::<G>(level, piece.pa, piece.attributes | hint);
+                // Within an aligned block no address carries into bits that stand elsewhere.
+                let mut next = first.bits();
+                for entry in run {
+                    *entry.get_mut() = next;
+                    next = next.wrapping_add(bytes);
+                }
+                piece = piece.behind(run_bytes);
+                continue;
+            }
+            for entry in run {
+                let new = if level < LAST_LEVEL && cuts.any_inside(piece.ia, bytes) {
+                    let next = self.build_pieces(level + 1, piece, cuts, flags, frames);
+                    link::<G>(next, flags)
                 } else {
-                    0
+                    Descriptor::leaf::<G>(level, piece.pa, piece.attributes)
                 };
-                Descriptor::leaf::<G>(level, piece.pa, piece.attributes | hint)
-            };
-            *entry.get_mut() = new.bits();
-            piece.ia = piece.ia.wrapping_add(bytes);
-            piece.pa = PhysAddr::new(piece.pa.as_u64().wrapping_add(bytes));
+                *entry.get_mut() = new.bits();
+                piece = piece.behind(bytes);
+            }
         }
         self.memory.publish(pa, frame);
         pa
@@ -232,6 +239,17 @@ struct Leaf {
     ia: u64,
     pa: PhysAddr,
     attributes: u64,
+}
+
+impl Leaf {
+    /// The piece that begins `bytes` further up.
+    fn behind(self, bytes: u64) -> Self {
+        Self {
+            ia: self.ia.wrapping_add(bytes),
+            pa: PhysAddr::new(self.pa.as_u64().wrapping_add(bytes)),
+            ..self
+        }
+    }
 }
 
 /// The limit that [`Flags::NO_EXEC`] puts on new tables.

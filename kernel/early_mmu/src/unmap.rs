@@ -8,7 +8,7 @@
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{self as bits, Descriptor, Kind};
-use crate::edit::{Edit, Step, Survey, bits_of, for_each};
+use crate::edit::{Edit, Step, Survey, are_whole_runs, bits_of, for_each};
 use crate::engine::{Place, load};
 use crate::flush::{Flush, TlbMaintenance};
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
@@ -360,8 +360,8 @@ impl<G: Geometry> Edit<G> for Unmap {
         LAST_LEVEL
     }
 
-    fn run_shift(&self, _: Level) -> u32 {
-        0
+    fn run_shift(&self, level: Level) -> u32 {
+        G::run_shift(level)
     }
 
     fn hole(&self, _: Place) -> Result<Step, MapError> {
@@ -379,13 +379,16 @@ impl<G: Geometry> Edit<G> for Unmap {
         Ok(Step::Write(Descriptor::INVALID))
     }
 
-    fn survey(&self, level: Level, _: u64, entries: &[AtomicU64]) -> Option<Survey> {
+    #[inline(always)]
+    fn survey(&self, level: Level, ia: u64, entries: &[AtomicU64]) -> Option<Survey> {
         let (all, any) = bits_of(entries);
         if any & bits::VALID == 0 {
             return Some(Survey::Keep);
         }
         let pages = level == LAST_LEVEL && all & bits::TABLE_OR_PAGE == bits::TABLE_OR_PAGE;
-        (pages && any & bits::CONTIGUOUS == 0).then_some(Survey::AllChange)
+        let whole_runs =
+            any & bits::CONTIGUOUS == 0 || are_whole_runs::<G>(level, ia, entries.len());
+        (pages && whole_runs).then_some(Survey::AllChange)
     }
 
     fn fill(&self, _: Level, _: u64, _: &mut [AtomicU64]) {

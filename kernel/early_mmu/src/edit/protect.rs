@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{self as bits, Descriptor};
-use crate::edit::{Edit, Step, Survey, bits_of, change, denies, for_each};
+use crate::edit::{Edit, Step, Survey, are_whole_runs, bits_of, change, denies, for_each};
 use crate::engine::Place;
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::{MapError, Prot};
@@ -102,14 +102,10 @@ impl<G: Geometry> Edit<G> for Protect {
             return Some(Survey::Keep);
         }
         let permissions_only = changes_somewhere & !(bits::AP_RDONLY | bits::PXN | bits::DBM) == 0;
-        // Contiguous runs change whole or not at all; the entries need not be told apart if they are
-        // whole runs.
-        let in_run = (1 << G::run_shift(level)) - 1;
-        let first = G::index(ia, level);
-        let whole_runs = (first | entries.len()) & in_run == 0;
+        // Contiguous runs change whole or not at all.
         if permissions_only
             && changes_everywhere != 0
-            && (any & bits::CONTIGUOUS == 0 || whole_runs)
+            && (any & bits::CONTIGUOUS == 0 || are_whole_runs::<G>(level, ia, entries.len()))
         {
             return Some(Survey::AllChange);
         }

@@ -230,6 +230,12 @@ impl<G: TestGeometry> Memory<G> {
             - self.freed.borrow().len()
     }
 
+    /// Whether the table in a slot was given back.
+    pub fn is_freed(&self, slot: usize) -> bool {
+        let pa = tables_pa::<G>() + slot as u64 * G::GRANULE_BYTES;
+        self.freed.borrow().contains(&pa)
+    }
+
     /// Takes frames back, and fills them with what must not be read any more.
     pub fn take_back(&self, freed: impl Iterator<Item = PhysAddr>) -> usize {
         let freed: Vec<_> = freed.collect();
