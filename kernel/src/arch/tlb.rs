@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, Readable};
 use early_mmu::{Flush, TlbMaintenance};
 
 /// This CPU's instructions.
@@ -26,6 +27,28 @@ impl TlbMaintenance for InnerShareable {
     fn invalidate_all(&self) {
         // SAFETY: forgetting a translation only makes it be walked again.
         unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) }
+    }
+
+    fn has_ranges(&self) -> bool {
+        // ID_AA64ISAR0_EL1.TLB: 2 and above have FEAT_TLBIRANGE.
+        ID_AA64ISAR0_EL1.get() >> 56 & 0xf >= 2
+    }
+
+    fn invalidate_leaf_range(&self, operand: u64) {
+        // RVAALE1IS, by its encoding: assemblers know the name only with the
+        // feature switched on for all code.
+        // SAFETY: forgetting translations only makes them be walked again.
+        unsafe {
+            asm!("sys #0, c8, c2, #7, {}", in(reg) operand, options(nostack, preserves_flags))
+        }
+    }
+
+    fn invalidate_walk_range(&self, operand: u64) {
+        // RVAAE1IS.
+        // SAFETY: forgetting translations only makes them be walked again.
+        unsafe {
+            asm!("sys #0, c8, c2, #3, {}", in(reg) operand, options(nostack, preserves_flags))
+        }
     }
 
     fn completion_barrier(&self) {

@@ -87,11 +87,13 @@ pub fn map(
     options: &Options<'_>,
 ) -> Result<(), (PhysRange, MapError)> {
     let pages_only = options.linear == LinearMode::Page || options.rodata == RodataMode::Full;
-    let flags = if pages_only {
+    let blocks = if pages_only {
         Flags::NO_BLOCK
     } else {
         Flags::NONE
     };
+    // Nothing in it is ever executed: the tables say so too.
+    let flags = blocks | Flags::NO_EXEC;
     let cuts = [image::text(), image::rodata()].map(|segment| segment.phys(image_pa));
     let cuts = [cuts[0].start, cuts[0].end, cuts[1].end];
     // Allocating frames changes what is reserved, never what is to be mapped.
