@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 use core::arch::asm;
 
-use early_mmu::{Prot, VirtAddr};
+use early_mmu::{MemType, Prot, VirtAddr};
 
 use super::expected::{Expected, address_space, lookup};
 use super::{Context, End, Test, TestResult, check};
@@ -96,11 +96,17 @@ fn edge_pages(all: &[Expected]) -> Vec<u64> {
 /// What the MMU should make of `va`, whose page is expected to be there.
 fn expected_translation(expected: &Expected, va: u64) -> Translated {
     let memory = expected.prot.mem_type();
+    // MAIR's bytes, written out: the crate's table is under test as well.
+    let attr = match memory {
+        MemType::Normal => 0xff,
+        MemType::Device_nGnRE => 0x04,
+        other => other.mair_byte(),
+    };
     // Device memory is always outer shareable (Arm ARM, PAR_EL1.SH).
     let shareability = if memory.is_device() { 2 } else { 3 };
     Translated {
         pa: expected.pa_of(va),
-        attr: memory.mair_byte(),
+        attr,
         shareability,
     }
 }
