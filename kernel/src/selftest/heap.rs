@@ -132,6 +132,11 @@ fn memory_is_its_own(context: &mut Context<'_>) -> TestResult {
         start: start.wrapping_sub(boot.linear.offset()),
         end: last.wrapping_sub(boot.linear.offset()) + 1,
     };
+    check!(
+        boot.heap.contains(heap),
+        "{heap} is more than the {} set aside",
+        boot.heap
+    );
     let in_use = [
         Some(image::phys(boot.image_pa)),
         Some(boot.fdt),
