@@ -88,7 +88,7 @@ pub fn translate_read(va: u64) -> Option<Translated> {
 
 /// The same for a write.
 pub fn translate_write(va: u64) -> Option<Translated> {
-    // SAFETY: as above.
+    // SAFETY: AT changes nothing but PAR_EL1.
     unsafe { asm!("at s1e1w, {}", in(reg) va, options(nostack, preserves_flags)) };
     translation_result(va)
 }

@@ -56,6 +56,9 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
     cmdline::parse(bootargs.as_str(), |ignored| {
         early_warn!("command line: {ignored}")
     });
+    if bootargs.is_cut() {
+        early_warn!("command line: too long, its last words are ignored");
+    }
     early_info!(
         "Booting at EL{}, image at {image_pa:#x}, MIDR {:#010x}",
         boot.entry_el,

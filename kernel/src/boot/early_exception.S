@@ -9,15 +9,8 @@
 .type early_exception, %function
 early_exception:
 	adr_l	x1, park_vectors
-	cmp	x4, #8
-	b.hi	1f
-	b.eq	2f
-	msr	vbar_el1, x1
-	b	3f
-1:	msr	vbar_el3, x1
-	b	3f
-2:	msr	vbar_el2, x1
-3:	isb				// park_vectors before the UART is touched
+	cmp	x4, #(2 << 2)
+	set_vbar x1
 	mov	x11, x0
 	adr_l	x0, early_exception_message
 	bl	early_puts

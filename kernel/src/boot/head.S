@@ -33,14 +33,7 @@ primary_entry:
 	// From here on an exception is recorded, at each EL.
 	adr_l	x1, vectors
 	cmp	x19, #(2 << 2)
-	b.hi	1f
-	b.eq	2f
-	msr	vbar_el1, x1
-	b	3f
-1:	msr	vbar_el3, x1
-	b	3f
-2:	msr	vbar_el2, x1
-3:	isb				// VBAR before the first thing that can fault
+	set_vbar x1
 	msr	daifset, #0xf		// U-Boot leaves SError unmasked
 
 	// QEMU's ELF loader starts every CPU here, all with x0 = 0, at EL3 with

@@ -15,6 +15,19 @@
 	movk	\reg, #(((\value) >> 48) & 0xffff), lsl #48
 .endm
 
+// Sets the vectors of the exception level that the code runs at. The flags are
+// those of CurrentEL compared with EL2's.
+.macro set_vbar, reg
+	b.hi	83f
+	b.eq	82f
+	msr	vbar_el1, \reg
+	b	80f
+82:	msr	vbar_el2, \reg
+	b	80f
+83:	msr	vbar_el3, \reg
+80:	isb				// the vectors, before what may fault next
+.endm
+
 // Notes how far the boot has come. Clobbers x9, x10.
 .macro enter_stage, number
 	adr_l	x9, black_box
