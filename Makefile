@@ -1,5 +1,6 @@
 #? make run        build the kernel and boot it; the console is here
 #? make test       all checks: format, clippy, docs, host tests, smoke
+#? make test-long  what `make test` takes samples of, whole (hours)
 #? make smoke      boot the debug and the release build on a few machines
 #? make matrix     boot on every machine of scripts/matrix.toml
 #? make image      target/kernel/Image and target/kernel/kernel.elf
@@ -20,7 +21,7 @@
 #?   SETUP=never                                   install and fetch nothing
 
 .DEFAULT_GOAL := help
-.PHONY: help setup image run demo test smoke matrix bench torture debug bisect doc clean
+.PHONY: help setup image run demo test test-long smoke matrix bench torture debug bisect doc clean
 
 # Settings reach the scripts through the environment: no shell takes APPEND apart, and a dollar in it is only
 # a dollar. Some systems (openSUSE) have a CPU in every environment, which means no QEMU model.
@@ -65,6 +66,9 @@ bench: image
 
 test: setup
 	@scripts/test
+
+test-long: setup image
+	@scripts/test-long
 
 doc: setup
 	@scripts/doc
