@@ -41,6 +41,8 @@ extern "C" fn kmain() -> ! {
     let boot = boot_info();
     // SAFETY: the early stage mapped there the page that it opened.
     unsafe { console::move_to(mm::fixmap::FIX_EARLYCON) };
+    // SAFETY: as for the console.
+    unsafe { power::move_to(mm::fixmap::FIX_POWER) };
     // The hole in the tables below the stack does the same from here on.
     arch::debug::unwatch();
     stage::enter(Stage::High);
@@ -80,6 +82,10 @@ extern "C" fn kmain() -> ! {
         false => ("FAIL", Outcome::Fail),
     };
     blackbox::set_outcome(passed);
+    if power::has_no_way_out() {
+        // Whoever watches would take it for a hang.
+        raw_println!("boot: no way to power off, parks after this");
+    }
     raw_println!("boot: {verdict}");
     console::drain();
     power::exit(outcome)

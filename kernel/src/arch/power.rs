@@ -1,13 +1,14 @@
-//! The ways out: PSCI, semihosting, or none.
+//! The ways out: PSCI, a board's power manager, semihosting, or none.
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use platform::cmdline::ExitMode;
-use platform::fdt::Conduit;
+use platform::fdt::{Conduit, Firmware};
 use smccc::{Hvc, Smc, psci};
 
 use super::cpu;
 use crate::blackbox;
+use crate::drivers::bcm2835_pm::Bcm2835Pm;
 
 /// How the boot went, as the outside is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,20 +26,51 @@ const SMC: u8 = 2;
 // Plain loads and stores only: with the MMU off there are no exclusives.
 static CONDUIT: AtomicU8 = AtomicU8::new(UNKNOWN);
 static EXIT_MODE: AtomicU8 = AtomicU8::new(ExitMode::Psci as u8);
+// Where the power manager is now. A device's address survives the jump.
+static MANAGER: AtomicU64 = AtomicU64::new(NONE);
+const NONE: u64 = 0;
 
 /// Sets how [`exit`] leaves, once device tree and command line have been read.
-pub fn configure(conduit: Option<Conduit>, mode: ExitMode) {
-    let conduit = match conduit {
+pub fn configure(firmware: &Firmware, mode: ExitMode) {
+    let conduit = match firmware.psci {
         None => UNKNOWN,
         Some(Conduit::Hvc) => HVC,
         Some(Conduit::Smc) => SMC,
     };
     CONDUIT.store(conduit, Ordering::Relaxed);
+    MANAGER.store(firmware.power_manager.unwrap_or(NONE), Ordering::Relaxed);
     EXIT_MODE.store(mode as u8, Ordering::Relaxed);
 }
 
-/// Ends the boot: as `exit=` says, by PSCI SYSTEM_OFF otherwise, and parked
-/// where there is no way out.
+/// The power manager's registers are now at `base`; nothing happens if there is
+/// none.
+///
+/// # Safety
+/// `base` must map what [`configure`] was told of.
+pub unsafe fn move_to(base: u64) {
+    if MANAGER.load(Ordering::Relaxed) != NONE {
+        MANAGER.store(base, Ordering::Relaxed);
+    }
+}
+
+fn manager() -> Option<Bcm2835Pm> {
+    match MANAGER.load(Ordering::Relaxed) {
+        NONE => None,
+        // SAFETY: the device tree says so, and move_to()'s callers kept up.
+        base => Some(unsafe { Bcm2835Pm::at(base) }),
+    }
+}
+
+/// Whether [`exit`] parks without having been told to: neither device tree nor
+/// command line names a way out.
+pub fn has_no_way_out() -> bool {
+    EXIT_MODE.load(Ordering::Relaxed) == ExitMode::Psci as u8
+        && CONDUIT.load(Ordering::Relaxed) == UNKNOWN
+        && manager().is_none()
+}
+
+/// Ends the boot: as `exit=` says, by PSCI SYSTEM_OFF or the board's power
+/// manager otherwise, and parked where there is no way out.
 pub fn exit(outcome: Outcome) -> ! {
     blackbox::persist();
     let mode = EXIT_MODE.load(Ordering::Relaxed);
@@ -62,11 +94,15 @@ pub fn exit(outcome: Outcome) -> ! {
             SMC => psci::system_off::<Smc>(),
             _ => Ok(()),
         };
+        if let Some(manager) = manager() {
+            manager.power_off();
+        }
     }
     cpu::park()
 }
 
-/// Starts over: PSCI SYSTEM_RESET. Returns if there is no PSCI.
+/// Starts over: PSCI SYSTEM_RESET, or the board's power manager. Returns if there
+/// is neither, and from the latter at once.
 pub fn reset() {
     blackbox::persist();
     let _ = match CONDUIT.load(Ordering::Relaxed) {
@@ -74,4 +110,7 @@ pub fn reset() {
         SMC => psci::system_reset::<Smc>(),
         _ => Ok(()),
     };
+    if let Some(manager) = manager() {
+        manager.reset();
+    }
 }

@@ -50,7 +50,7 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
     let bootargs = boot.firmware.bootargs;
     let options = cmdline::parse(bootargs.as_str(), |_| {});
     logger::set_level(options.log_level);
-    power::configure(boot.firmware.psci, options.exit);
+    power::configure(&boot.firmware, options.exit);
     open_console(boot, &options);
     // Once more, now that somebody can read what is wrong with it.
     cmdline::parse(bootargs.as_str(), |ignored| {
@@ -227,7 +227,7 @@ fn reserve(boot: &mut BootInfo) {
 }
 
 /// Builds everything TTBR1 will show: image, fixmap, linear map; and adds the
-/// console to the identity map.
+/// devices to the identity map.
 fn build_tables(boot: &mut BootInfo, options: &Options<'_>) {
     let pa_bits = boot.pa_bits;
     let mut tables = early_tables().with_output_bits(pa_bits);
@@ -247,13 +247,19 @@ fn build_tables(boot: &mut BootInfo, options: &Options<'_>) {
         Ok(flush) => flush.ignore_because("the MMU is off"),
         Err(error) => panic!("device tree: {error}"),
     }
-    if let Some(uart_pa) = boot.firmware.uart {
-        match fixmap::map_console(&mut tables, uart_pa) {
-            Ok(flush) => flush.ignore_because("the MMU is off"),
-            Err(error) => panic!("console: {error}"),
+    let idmap_pa = PhysAddr::new(boot.image_pa + image::idmap_pg_dir_offset());
+    let mut idmap = PageTable::new(idmap_pa, VaRange::Lower, window).with_output_bits(pa_bits);
+    for (slot, pa) in [
+        (fixmap::FIX_EARLYCON, boot.firmware.uart),
+        (fixmap::FIX_POWER, boot.firmware.power_manager),
+    ] {
+        if let Some(pa) = pa {
+            match fixmap::map_device(&mut tables, slot, pa) {
+                Ok(flush) => flush.ignore_because("the MMU is off"),
+                Err(error) => panic!("device at {pa:#x}: {error}"),
+            }
+            identity_map_device(&mut idmap, &mut frames, pa);
         }
-        let idmap_pa = PhysAddr::new(boot.image_pa + image::idmap_pg_dir_offset());
-        identity_map_console(idmap_pa, window, pa_bits, &mut frames, uart_pa);
     }
     boot.static_frames = all - frames.available();
 
@@ -298,23 +304,16 @@ fn map_image(tables: &mut KernelTables, frames: &mut FrameRun, image_pa: u64) {
     }
 }
 
-/// Adds the console's page to the identity map, for the way to the high stage.
-fn identity_map_console(
-    idmap_pa: PhysAddr,
-    window: TableWindow,
-    pa_bits: u32,
-    frames: &mut FrameRun,
-    uart_pa: u64,
-) {
-    let mut idmap = PageTable::new(idmap_pa, VaRange::Lower, window).with_output_bits(pa_bits);
+/// Adds a device's page to the identity map, for the way to the high stage.
+fn identity_map_device(idmap: &mut KernelTables, frames: &mut FrameRun, pa: u64) {
     let mapping = Mapping {
-        va: VirtAddr::new(uart_pa),
-        pa: PhysAddr::new(uart_pa),
+        va: VirtAddr::new(pa),
+        pa: PhysAddr::new(pa),
         size_bytes: PAGE_SIZE,
         prot: PROT_DEVICE_nGnRE,
     };
     match idmap.create_mapping(mapping, Flags::NONE, frames) {
         Ok(flush) => flush.ignore_because("the MMU is off"),
-        Err(error) => panic!("identity map of the console: {error}"),
+        Err(error) => panic!("identity map of the device at {pa:#x}: {error}"),
     }
 }

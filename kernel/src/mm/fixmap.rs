@@ -20,8 +20,10 @@ use crate::arch::tlb;
 pub const FIX_FDT: u64 = FIXADDR_START;
 /// The console's page.
 pub const FIX_EARLYCON: u64 = FIXADDR_START + 2 * LEVEL2_BLOCK_SIZE + PAGE_SIZE;
+/// The page of the power manager.
+pub const FIX_POWER: u64 = FIX_EARLYCON + 2 * PAGE_SIZE;
 /// A page for self-tests.
-pub const FIX_SELFTEST: u64 = FIX_EARLYCON + 2 * PAGE_SIZE;
+pub const FIX_SELFTEST: u64 = FIX_POWER + 2 * PAGE_SIZE;
 /// Another, for the test that a new leaf needs no allocation.
 pub const FIX_NOALLOC: u64 = FIX_SELFTEST + 2 * PAGE_SIZE;
 /// Room for self-tests that map many pages.
@@ -46,14 +48,14 @@ pub fn init(tables: &mut KernelTables, frames: &mut FrameRun) -> Result<Flush, M
     )
 }
 
-/// Maps the console's registers.
+/// Maps a device's page of registers into its slot.
 ///
 /// # Errors
 /// What `create_mapping_noalloc` refused.
-pub fn map_console(tables: &mut KernelTables, uart_pa: u64) -> Result<Flush, MapError> {
+pub fn map_device(tables: &mut KernelTables, slot: u64, pa: u64) -> Result<Flush, MapError> {
     let mapping = Mapping {
-        va: VirtAddr::new(FIX_EARLYCON),
-        pa: PhysAddr::new(uart_pa),
+        va: VirtAddr::new(slot),
+        pa: PhysAddr::new(pa),
         size_bytes: PAGE_SIZE,
         prot: PROT_DEVICE_nGnRE,
     };

@@ -12,7 +12,7 @@ use core::fmt;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Cells, Node, Property, ToCellInt};
 
-use devices::{find_console, find_psci};
+use devices::{find_console, find_power_manager, find_psci};
 pub use structure::Malformed;
 use structure::{Token, Tokens, check};
 
@@ -43,6 +43,8 @@ pub struct Firmware {
     pub uart: Option<u64>,
     /// How to call PSCI; `None` if the tree has no PSCI 0.2 or later.
     pub psci: Option<Conduit>,
+    /// Physical address of a Raspberry Pi's power manager.
+    pub power_manager: Option<u64>,
     /// The initial RAM disk.
     pub initrd: Option<PhysRange>,
     /// What the loader left to make keys of.
@@ -61,6 +63,7 @@ impl Firmware {
             memblock: Memblock::new(),
             uart: None,
             psci: None,
+            power_manager: None,
             initrd: None,
             seeds: Seeds::new(),
             dropped_banks: 0,
@@ -147,6 +150,7 @@ pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
     firmware.seeds = find_seeds(blob)?;
     firmware.uart = find_console(fdt);
     firmware.psci = find_psci(fdt);
+    firmware.power_manager = find_power_manager(fdt);
     read_memory(fdt, firmware);
     read_reservations(fdt, &mut firmware.memblock)?;
     if firmware.memblock.memory.as_slice().is_empty() {

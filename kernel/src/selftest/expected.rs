@@ -121,14 +121,17 @@ fn fixmap_slots(context: &Context<'_>) -> Vec<Expected> {
         size_bytes: fdt.size_bytes(),
         prot: PAGE_KERNEL_RO,
     }];
-    if let Some(uart_pa) = boot.firmware.uart {
-        all.push(Expected {
-            name: "fixmap: console",
-            va: fixmap::FIX_EARLYCON,
-            pa: uart_pa,
+    let device = |name, va, pa: Option<u64>| {
+        pa.map(|pa| Expected {
+            name,
+            va,
+            pa,
             size_bytes: PAGE_SIZE,
             prot: PROT_DEVICE_nGnRE,
-        });
-    }
+        })
+    };
+    let (uart, manager) = (boot.firmware.uart, boot.firmware.power_manager);
+    all.extend(device("fixmap: console", fixmap::FIX_EARLYCON, uart));
+    all.extend(device("fixmap: power manager", fixmap::FIX_POWER, manager));
     all
 }

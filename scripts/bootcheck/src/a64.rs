@@ -26,6 +26,15 @@ pub fn is_idle(word: u32) -> bool {
     is_hint || is_barrier
 }
 
+/// `wfe; ldr xN, [...]; cbz xN, the wfe`: how a CPU of a spin table waits (Documentation/arch/arm64/
+/// booting.rst, "spin-table").
+#[must_use]
+pub fn is_spin_table_wait(words: [u32; 3]) -> bool {
+    let [wfe, ldr, cbz] = words;
+    let is_load = ldr & 0xffc0_0000 == 0xf940_0000 || ldr & 0xffe0_0c00 == 0xf860_0800;
+    wfe == 0xd503_205f && is_load && cbz == 0xb4ff_ffc0 | ldr & 0x1f
+}
+
 /// Any hint: some authenticate pointers, in general registers only.
 fn is_hint(word: u32) -> bool {
     word & 0xffff_f01f == 0xd503_201f
@@ -148,6 +157,21 @@ mod tests {
             0x5400_0011, // bc.ne, later than the CPUs here
         ] {
             assert!(!is_pure(word), "{word:#010x}");
+        }
+    }
+
+    #[test]
+    fn a_wait_at_a_spin_table_is_told() {
+        // As QEMU's raspi3b has it, and with an offset in place of an index.
+        assert!(is_spin_table_wait([0xd503_205f, 0xf866_78a4, 0xb4ff_ffc4]));
+        assert!(is_spin_table_wait([0xd503_205f, 0xf940_04a4, 0xb4ff_ffc4]));
+        for other in [
+            [0xd503_205f, 0xf866_78a4, 0xb4ff_ffc5], // another register
+            [0xd503_205f, 0xf866_78a4, 0xb4ff_ffe4], // back to the load only
+            [0xd503_205f, 0xf826_78a4, 0xb4ff_ffc4], // a store
+            [0xd503_207f, 0xf866_78a4, 0xb4ff_ffc4], // wfi
+        ] {
+            assert!(!is_spin_table_wait(other), "{other:#x?}");
         }
     }
 

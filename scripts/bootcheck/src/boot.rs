@@ -134,6 +134,8 @@ struct Watch<'a> {
     /// The last panic waits for the line that says where.
     wants_location: bool,
     report_is_complete: bool,
+    /// The kernel knows of no way to power off.
+    said_parks: bool,
     scene: Option<Scene>,
     recorded_console: Option<String>,
     standstill: Standstill,
@@ -146,7 +148,7 @@ struct Watch<'a> {
 enum Settling {
     /// A failure was announced; its report may still be coming.
     Failing,
-    /// `boot: PASS`, and the guest was told to park.
+    /// `boot: PASS`, and the guest was told to park, or can do nothing else.
     Parking,
 }
 
@@ -160,6 +162,7 @@ impl<'a> Watch<'a> {
             last_console: None,
             wants_location: false,
             report_is_complete: false,
+            said_parks: false,
             scene: None,
             recorded_console: None,
             standstill: Standstill::start(),
@@ -417,6 +420,7 @@ impl<'a> Watch<'a> {
                 self.facts.pass_is_last = true;
             }
             Some(Sign::Fail) if self.plan.rule == Rule::LastLine => self.facts.said_fail = true,
+            Some(Sign::Parks) => self.said_parks = true,
             Some(Sign::Panic(sighting)) => self.panic(sighting),
             Some(Sign::Exception(sighting)) => {
                 self.facts.exception.get_or_insert(sighting);
@@ -462,7 +466,7 @@ impl<'a> Watch<'a> {
             || facts.fail_match.is_some();
         if has_failed {
             Some(Settling::Failing)
-        } else if facts.pass_is_last && self.plan.parks_at_end() {
+        } else if facts.pass_is_last && (self.plan.parks_at_end() || self.said_parks) {
             Some(Settling::Parking)
         } else {
             None

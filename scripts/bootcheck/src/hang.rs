@@ -94,9 +94,10 @@ impl Hang {
 /// The stub does not answer.
 pub fn prove(stub: &mut GdbStub, interrupts_are_off: bool) -> io::Result<Option<Kind>> {
     let mut kind = None;
-    for cpu in stub.cpus()? {
+    for (number, cpu) in stub.cpus()?.into_iter().enumerate() {
         stub.select(cpu)?;
-        if is_parked(&stub.general()?) {
+        let registers = stub.general()?;
+        if is_parked(&registers) || (number != 0 && waits_at_spin_table(stub, registers[PC])) {
             continue;
         }
         match prove_cpu(stub, cpu, interrupts_are_off)? {
@@ -111,6 +112,17 @@ pub fn prove(stub: &mut GdbStub, interrupts_are_off: bool) -> io::Result<Option<
 /// A CPU that was never started; only another one could start it.
 fn is_parked(registers: &[u64]) -> bool {
     registers[..=PC].iter().all(|register| *register == 0)
+}
+
+/// A CPU that waits for another one to store its entry point, as boards without PSCI have it
+/// (`wfe; ldr xN, [...]; cbz xN, the wfe`): it goes on only if that other one does.
+fn waits_at_spin_table(stub: &mut GdbStub, pc: u64) -> bool {
+    let mut code = Code::default();
+    (0..3_u64).any(|back| {
+        let start = pc.wrapping_sub(4 * back);
+        let mut word = |index: u64| code.at(stub, start.wrapping_add(4 * index)).unwrap_or(0);
+        a64::is_spin_table_wait([word(0), word(1), word(2)])
+    })
 }
 
 fn prove_cpu(stub: &mut GdbStub, cpu: u32, interrupts_are_off: bool) -> io::Result<Option<Kind>> {

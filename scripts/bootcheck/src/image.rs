@@ -40,8 +40,8 @@ pub struct Image {
     pub is_ours: bool,
     /// The lowest and highest physical address of what an ELF loads.
     pub extent: Option<(u64, u64)>,
-    /// Where QEMU's `virt` machine loads a raw image.
-    pub load_at: Option<u64>,
+    /// How far behind the start of RAM QEMU loads a raw image.
+    pub load_offset: Option<u64>,
 }
 
 /// The header of an arm64 `Image` (Documentation/arch/arm64/booting.rst).
@@ -121,7 +121,7 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
             form: Form::Elf,
             is_ours,
             extent: Some(extent),
-            load_at: None,
+            load_offset: None,
         });
     }
     if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
@@ -133,21 +133,20 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
             form: Form::Raw,
             is_ours,
             extent: None,
-            load_at: Some(load_address(&header)),
+            load_offset: Some(load_offset(&header)),
         }),
         None if bytes.is_empty() => Err("an empty file".into()),
         None => Err("neither an arm64 Image (no \"ARM\\x64\" at offset 56) nor an ELF".into()),
     }
 }
 
-/// Where QEMU puts an image on the `virt` machine: out of the way of its own first instructions.
-fn load_address(header: &Header) -> u64 {
-    let offset = match (header.image_size, header.text_offset) {
+/// Where QEMU puts an image: out of the way of its own first instructions.
+fn load_offset(header: &Header) -> u64 {
+    match (header.image_size, header.text_offset) {
         (0, _) => 0x8_0000,
         (_, offset @ ..0x1000) => offset + (2 << 20),
         (_, offset) => offset,
-    };
-    VIRT_RAM.saturating_add(offset)
+    }
 }
 
 /// The physical addresses that an ELF fills.
@@ -248,7 +247,7 @@ mod tests {
             form: Form::Elf,
             is_ours: false,
             extent: Some((low, high)),
-            load_at: None,
+            load_offset: None,
         };
         let ram = 128 << 20;
         assert!(check_extent_on_virt(&image(0x4020_0000, 0x4030_0000), ram).is_ok());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use crate::image::{Form, Image};
+use crate::image::{Form, Image, VIRT_RAM};
 use crate::verdict::Rule;
 
 /// Everything about one boot.
@@ -210,8 +210,7 @@ impl Plan {
         let base = match (self.entry, self.image.form) {
             (Entry::Loader(address), _) => address,
             (Entry::Kernel, Form::Elf) => self.image.extent?.0,
-            (Entry::Kernel, _) if machine_name(&self.machine) == "virt" => self.image.load_at?,
-            _ => return None,
+            (Entry::Kernel, _) => ram_start(&self.machine)?.checked_add(self.image.load_offset?)?,
         };
         // QEMU clears what an ELF wants cleared, and allows nothing else there.
         let is_file = self.image.form == Form::Elf || self.firmware.is_some();
@@ -239,6 +238,16 @@ impl Plan {
 #[must_use]
 pub fn machine_name(machine: &str) -> &str {
     machine.split(',').next().unwrap_or_default()
+}
+
+/// Where RAM begins on the machines that our kernel boots on.
+#[must_use]
+pub fn ram_start(machine: &str) -> Option<u64> {
+    match machine_name(machine) {
+        "raspi3ap" | "raspi3b" | "raspi4b" => Some(0),
+        name if name == "virt" || name.starts_with("virt-") => Some(VIRT_RAM),
+        _ => None,
+    }
 }
 
 /// An amount of memory: bytes, or a number with K, M, G or T. Without a letter it is MiB, as QEMU
@@ -305,7 +314,7 @@ mod tests {
                 form: Form::Raw,
                 is_ours: false,
                 extent: None,
-                load_at: None,
+                load_offset: None,
             },
             timeout: Duration::from_secs(1),
             rule: Rule::LastLine,

@@ -5,14 +5,16 @@
 
 use crate::blackbox::{self, Record};
 use crate::gdbstub::{GdbStub, Registers};
-use crate::image::VIRT_RAM;
 use crate::locate::{Scene, Snapshot};
-use crate::plan::{Plan, machine_name};
+use crate::plan::{Plan, ram_start};
 use crate::qemu::Qemu;
 use crate::unwind;
 
 /// How much of a stack is kept for the backtrace.
 const STACK: usize = 16 << 10;
+
+/// How far RAM is searched on a board, which has as much as it has.
+const BOARD_RAM: u64 = 1 << 30;
 
 /// What was found.
 #[derive(Debug, Clone, Default)]
@@ -75,11 +77,9 @@ fn named_place(stub: &mut GdbStub, plan: &Plan, registers: &Registers) -> Option
 
 /// Anywhere in RAM; only our own kernels have one.
 fn search(stub: &mut GdbStub, plan: &Plan) -> Option<Record> {
-    if !plan.image.is_ours || machine_name(&plan.machine) != "virt" {
-        return None;
-    }
-    let size = plan.mem.map_or(0, |mem| mem.0);
-    let places = (VIRT_RAM..VIRT_RAM + size).step_by(blackbox::ALIGNMENT as usize);
+    let start = ram_start(&plan.machine).filter(|_| plan.image.is_ours)?;
+    let size = plan.mem.map_or(BOARD_RAM, |mem| mem.0);
+    let places = (start..start.saturating_add(size)).step_by(blackbox::ALIGNMENT as usize);
     places.into_iter().find_map(|address| {
         let magic = stub.read_physical(address, blackbox::MAGIC.len()).ok()?;
         if magic != blackbox::MAGIC {

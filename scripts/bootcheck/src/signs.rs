@@ -12,6 +12,8 @@ pub enum Sign {
     Pass,
     /// `boot: FAIL`, alone on its line.
     Fail,
+    /// The device tree offers no way to power off: the boot ends parked.
+    Parks,
     /// The kernel gave up: a panic or a BUG.
     Panic(Sighting),
     /// A CPU exception that nobody expected.
@@ -67,6 +69,7 @@ pub fn read(line: &str) -> Option<Sign> {
     match line {
         "boot: PASS" => return Some(Sign::Pass),
         "boot: FAIL" => return Some(Sign::Fail),
+        "boot: no way to power off, parks after this" => return Some(Sign::Parks),
         _ => {}
     }
     let (ns, text) = strip_prefix(line);

@@ -107,7 +107,7 @@ impl std::fmt::Display for Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// This project's: `boot: PASS` is the last line, then power-off, a semihosting exit with
-    /// status 0, or (with `exit=halt`) a parked CPU.
+    /// status 0, or a parked CPU: with `exit=halt`, or where the kernel said that it cannot power off.
     LastLine,
     /// The first line that matches `--pass-regex`.
     Match,
@@ -126,7 +126,7 @@ pub enum Ending {
     GuestPanicked,
     /// The guest left through semihosting with this status.
     Semihosting(u8),
-    /// The guest said `boot: PASS`, was told `exit=halt`, and fell silent.
+    /// The guest said `boot: PASS` and fell silent, as told by `exit=halt` or for want of a way out.
     Parked,
     /// The tester had seen enough and stopped it.
     Decided,

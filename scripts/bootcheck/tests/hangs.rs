@@ -156,6 +156,17 @@ fn a_loop_that_nothing_can_end_is_proved() {
 }
 
 #[test]
+fn secondaries_that_wait_at_a_spin_table_do_not_hide_a_hang() {
+    let bench = Bench::with(Guest::default().spin());
+    let json = bench.expect("hang", &["--machine", "raspi3b"]);
+    assert_eq!(
+        json["hang"],
+        json!({"kind": "spin", "certainty": "proved"}),
+        "{json:#}"
+    );
+}
+
+#[test]
 fn a_sleep_that_nothing_can_end_is_proved() {
     let wfi = json!({"kind": "wfi", "certainty": "proved"});
     assert_eq!(hang(Guest::default().sleep(), &["--timeout", "60"]), wfi);

@@ -143,6 +143,22 @@ fn a_parked_guest_passes_if_it_was_told_to_park() {
 }
 
 #[test]
+fn a_guest_that_cannot_power_off_passes_parked_if_it_says_so() {
+    let ends = |line: &str| {
+        Guest::default()
+            .print(&format!("{line}\nboot: PASS\n"))
+            .sleep()
+    };
+    let bench = Bench::with(ends("boot: no way to power off, parks after this"));
+    let json = bench.expect("pass", &[]);
+    assert_eq!(
+        json["evidence"],
+        serde_json::json!(["parked", "console-pass"])
+    );
+    Bench::with(ends("a line like any other")).expect("hang", &[]);
+}
+
+#[test]
 fn semihosting_exits_with_a_status() {
     let options = ["--append", "exit=semihosting"];
     let said = || Guest::default().print("boot: PASS\n");

@@ -105,10 +105,17 @@ pub(super) fn find_psci(fdt: Fdt<'_>) -> Option<Conduit> {
     }
 }
 
+/// The first power manager of the Raspberry Pi's kind.
+pub(super) fn find_power_manager(fdt: Fdt<'_>) -> Option<u64> {
+    // The later name for the whole block comes with this one for its watchdog.
+    let is_manager = |node: &FdtNode<'_>| node.is_compatible("brcm,bcm2835-pm-wdt");
+    register_page(&Lineage::first(fdt, is_manager)?)
+}
+
 /// The PL011 that `/chosen/stdout-path` names, by path or alias; without one,
 /// the first in the tree.
 pub(super) fn find_console(fdt: Fdt<'_>) -> Option<u64> {
-    named_pl011(fdt).or_else(|| pl011_address(&Lineage::first(fdt, is_pl011)?))
+    named_pl011(fdt).or_else(|| register_page(&Lineage::first(fdt, is_pl011)?))
 }
 
 fn named_pl011(fdt: Fdt<'_>) -> Option<u64> {
@@ -125,14 +132,15 @@ fn named_pl011(fdt: Fdt<'_>) -> Option<u64> {
     };
     let named = Lineage::at_path(fdt, path)?;
     let usable = is_pl011(&named.node()) && is_available(&named.node());
-    usable.then(|| pl011_address(&named))?
+    usable.then(|| register_page(&named))?
 }
 
 fn is_pl011(node: &FdtNode<'_>) -> bool {
     node.is_compatible("arm,pl011")
 }
 
-/// A PrimeCell fills 4 KiB; what starts elsewhere is none, and cannot be mapped.
-fn pl011_address(pl011: &Lineage<'_>) -> Option<u64> {
-    pl011.address().filter(|address| address % 0x1000 == 0)
+/// Where a device's registers are: a PrimeCell fills 4 KiB, and what starts in
+/// their midst is neither one nor any other device here.
+fn register_page(device: &Lineage<'_>) -> Option<u64> {
+    device.address().filter(|address| address % 0x1000 == 0)
 }

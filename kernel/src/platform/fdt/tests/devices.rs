@@ -162,6 +162,32 @@ fn buses_are_followed_down_to_a_limit() {
 }
 
 #[test]
+fn the_power_manager_of_a_raspberry_pi() {
+    // As Linux has it in bcm283x.dtsi: the block that counts comes first.
+    let tree = |compatible: &[u8], reg: &[u32]| {
+        let blob = Blob::new(1, 1)
+            .memory("memory@0", &[0, 0x3b40_0000])
+            .node("soc", |n| {
+                let n = n.cells("#address-cells", &[1]).cells("#size-cells", &[1]);
+                n.cells("ranges", &[0x7e00_0000, 0x3f00_0000, 0x100_0000])
+                    .node("watchdog@7e100000", |n| {
+                        n.property("compatible", compatible).cells("reg", reg)
+                    })
+            });
+        good(blob).power_manager
+    };
+    let reg = [0x7e10_0000, 0x114, 0x7e00_a000, 0x24];
+    let pi3 = b"brcm,bcm2835-pm\0brcm,bcm2835-pm-wdt\0";
+    let pi4 = b"brcm,bcm2711-pm\0brcm,bcm2835-pm-wdt\0";
+    assert_eq!(tree(pi3, &reg), Some(0x3f10_0000));
+    assert_eq!(tree(pi4, &reg), Some(0x3f10_0000));
+    assert_eq!(tree(b"brcm,bcm2835-pm\0", &reg), None);
+    assert_eq!(tree(pi3, &[0x7e10_0004, 0x114]), None);
+    assert_eq!(tree(pi3, &[]), None);
+    assert_eq!(good(Blob::with_memory()).power_manager, None);
+}
+
+#[test]
 fn psci() {
     let of = |compatible: &[u8], method: &str| {
         let node = |n: Blob| n.property("compatible", compatible).text("method", method);

@@ -227,7 +227,9 @@ fn try_mutant(blob: &[u8]) -> bool {
         assert_sound(list);
     }
     assert!(firmware.bootargs.as_str().len() <= crate::cmdline::COMMAND_LINE_SIZE);
-    assert!(firmware.uart.is_none_or(|uart| uart % 0x1000 == 0));
+    for device in [firmware.uart, firmware.power_manager] {
+        assert!(device.is_none_or(|address| address % 0x1000 == 0));
+    }
     assert!(firmware.initrd.is_none_or(|range| range.start < range.end));
     if result.is_ok() {
         assert!(!lists.memory.as_slice().is_empty());
