@@ -236,27 +236,44 @@ pub fn persist() {
     });
 }
 
-/// What a boot died of, as the next one finds it.
+/// The record that the boot before this one left.
 pub struct PreviousBoot(&'static Head);
 
-/// The boot before this one, if it left a record and did not end well.
-pub fn previous_death() -> Option<PreviousBoot> {
+/// The boot before this one, if it left a record of a known version.
+pub fn previous_boot() -> Option<PreviousBoot> {
     let previous = &black_box.previous;
     let known = previous.magic.load(Ordering::Relaxed) == MAGIC
         && previous.version.load(Ordering::Relaxed) == VERSION;
-    let passed = previous.outcome.load(Ordering::Relaxed) == 1;
-    (known && !passed).then_some(PreviousBoot(previous))
+    known.then_some(PreviousBoot(previous))
 }
 
+impl PreviousBoot {
+    /// Whether it came to a good end.
+    pub fn ended_well(&self) -> bool {
+        let passed = self.0.outcome.load(Ordering::Relaxed) == 1;
+        // It may have failed on its way out.
+        passed && !self.exception().is_recorded() && !self.has_panicked()
+    }
+
+    fn exception(&self) -> &ExceptionFrame {
+        // SAFETY: the copy of a frame, which nobody writes in this boot.
+        unsafe { &*self.0.exception.get() }
+    }
+
+    fn has_panicked(&self) -> bool {
+        self.0.panic_state.load(Ordering::Acquire) == COMPLETE
+    }
+}
+
+/// What it died of.
 impl fmt::Display for PreviousBoot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = self.0;
         let stage = Stage::ALL.get(usize::from(head.stage.load(Ordering::Relaxed)));
-        // SAFETY: the copy of a frame, which nobody writes in this boot.
-        let frame = unsafe { &*head.exception.get() };
+        let frame = self.exception();
         if frame.is_recorded() {
             write!(f, "{}, at {:#018x}", Syndrome(frame.esr), frame.elr)?;
-        } else if head.panic_state.load(Ordering::Acquire) == COMPLETE {
+        } else if self.has_panicked() {
             let message = Kept {
                 bytes: &head.panic_message,
                 len: &head.panic_message_len,

@@ -1,5 +1,6 @@
 //! Known-answer faults, named as Linux's LKDTM names them: `fault=NAME@STAGE`
-//! commits one at the start of a stage. `kernel/faults.toml` says for each what
+//! commits one at the start of a stage, `fault=NAME@STAGE,once` only in the first
+//! boot of a machine that gets reset. `kernel/faults.toml` says for each what
 //! a tester must find, or why it cannot be had there.
 
 use alloc::vec::Vec;
@@ -15,6 +16,7 @@ use platform::range::PhysRange;
 
 use crate::arch::mmu::TableWindow;
 use crate::arch::{cpu, power};
+use crate::blackbox::previous_boot;
 use crate::boot::early::early_tables;
 use crate::boot::info::boot_info;
 use crate::console::raw_println;
@@ -72,7 +74,8 @@ static CHOSEN: AtomicU8 = AtomicU8::new(NONE);
 static AT_STAGE: AtomicU8 = AtomicU8::new(NONE);
 static FAIL_SELFTEST: AtomicBool = AtomicBool::new(false);
 
-/// Takes note of what the command line asks for; `false` if there is no such
+/// Takes note of what the command line asks for, unless it asks for it once and
+/// the machine has booted before; `false` if there is no such
 /// fault or stage, or the stage is over before the command line is known.
 pub fn choose(fault: Fault<'_>) -> bool {
     let named = FAULTS.iter().position(|(name, _)| *name == fault.name);
@@ -80,6 +83,11 @@ pub fn choose(fault: Fault<'_>) -> bool {
         .into_iter()
         .find(|stage| stage.name() == fault.stage);
     match (named, stage) {
+        (Some(_), Some(stage))
+            if stage >= Stage::Fdt && fault.once && previous_boot().is_some() =>
+        {
+            true
+        }
         (Some(index), Some(stage)) if stage >= Stage::Fdt => {
             CHOSEN.store(index as u8, Ordering::Relaxed);
             AT_STAGE.store(stage as u8, Ordering::Relaxed);
@@ -108,7 +116,7 @@ pub fn fail_selftest() -> bool {
 
 /// Lists all faults with what each does.
 pub fn help() {
-    raw_println!("fault=NAME[@STAGE], STAGE one of");
+    raw_println!("fault=NAME[@STAGE][,once]: once, not again after a reset. STAGE one of");
     for stage in Stage::ALL.into_iter().filter(|&stage| stage >= Stage::Fdt) {
         raw_println!("  {}", stage.name());
     }

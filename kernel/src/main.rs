@@ -56,8 +56,8 @@ extern "C" fn kmain() -> ! {
 
     stage::enter(Stage::Console);
     logger::init();
-    if let Some(death) = blackbox::previous_death() {
-        log::warn!("previous boot: {death}");
+    if let Some(boot) = blackbox::previous_boot().filter(|boot| !boot.ended_well()) {
+        log::warn!("previous boot: {boot}");
     }
     let options = platform::cmdline::parse(boot.firmware.bootargs.as_str(), |_| {});
     mm::report(boot);

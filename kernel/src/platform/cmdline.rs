@@ -121,12 +121,18 @@ pub struct Fault<'a> {
     pub name: &'a str,
     /// The stage's name; `selftest` if none was given.
     pub stage: &'a str,
+    /// Not in a boot that finds the record of another one.
+    pub once: bool,
 }
 
 impl<'a> Fault<'a> {
-    fn new(fault: &'a str) -> Self {
+    fn new(word: &'a str) -> Self {
+        let (fault, once) = match word.strip_suffix(",once") {
+            Some(fault) => (fault, true),
+            None => (word, false),
+        };
         let (name, stage) = fault.split_once('@').unwrap_or((fault, "selftest"));
-        Self { name, stage }
+        Self { name, stage, once }
     }
 }
 
@@ -145,7 +151,7 @@ pub struct Options<'a> {
     pub selftest: &'a str,
     /// `earlycon=pl011,ADDR`: physical address of the console.
     pub earlycon: Option<u64>,
-    /// `fault=NAME[@STAGE]`: the fault to commit, and when. `help` lists them.
+    /// `fault=NAME[@STAGE][,once]`: the fault to commit, and when. `help` lists them.
     pub fault: Option<Fault<'a>>,
     /// `ptdump`: print every region of the kernel's tables.
     pub ptdump: bool,
@@ -309,20 +315,16 @@ mod tests {
     #[test]
     fn faults_have_a_name_and_a_stage() {
         assert_eq!(parsed("").0.fault, None);
-        assert_eq!(
-            parsed("fault=BUG").0.fault,
-            Some(Fault {
-                name: "BUG",
-                stage: "selftest"
-            })
-        );
-        assert_eq!(
-            parsed("fault=BUG@fdt").0.fault,
-            Some(Fault {
-                name: "BUG",
-                stage: "fdt"
-            })
-        );
+        for (word, name, stage, once) in [
+            ("fault=BUG", "BUG", "selftest", false),
+            ("fault=BUG@fdt", "BUG", "fdt", false),
+            ("fault=BUG@fdt,once", "BUG", "fdt", true),
+            ("fault=BUG,once", "BUG", "selftest", true),
+            ("fault=BUG@fdt,twice", "BUG", "fdt,twice", false),
+        ] {
+            let fault = Fault { name, stage, once };
+            assert_eq!(parsed(word).0.fault, Some(fault), "{word}");
+        }
         assert_eq!(parsed("fault=").1, [Ignored::BadValue("fault=")]);
     }
 

@@ -1,43 +1,18 @@
-//! One boot, watched until something is certain.
+//! Boots of one guest in one QEMU: the first, and those after resets with its RAM kept.
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, never, select};
+use serde::Serialize;
 
-use crate::a64;
-use crate::clock::GuestClock;
 use crate::console::Console;
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt::Interrupted;
 use crate::locate::Scene;
-use crate::plan::{Plan, Wiring};
-use crate::postmortem::{self, Depth};
+use crate::plan::{BlackBox, Plan, Wiring, random};
 use crate::qemu::{Qemu, StartError};
 use crate::qmp;
-use crate::signs::{self, Sighting, Sign, Stage};
-use crate::standstill::{Progress, Standstill};
-use crate::unwind;
-use crate::verdict::{Ending, Facts, Fatal, Judgement, Rule, Verdict, judge};
-
-/// How often clock and signals are looked at while nothing happens.
-const TICK: Duration = Duration::from_millis(25);
-
-/// Guest time that a kernel gets after the first sign of a failure, to report it and power off.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-
-/// Time for which a guest must run on after an exception from which it did not return, with
-/// nothing printed and no other one, until that is what it died of.
-const UNRESUMED: Duration = Duration::from_millis(300);
-
-/// Guest time of silence after `boot: PASS` that counts as parked, with `exit=halt`.
-const PARKED: Duration = Duration::from_millis(200);
-
-/// How long the last bytes of a QEMU that is gone may take to arrive.
-const DRAIN: Duration = Duration::from_secs(10);
-
-/// Wall time after which the host, not the guest, is blamed: far beyond any deadline.
-fn wall_limit(timeout: Duration) -> Duration {
-    timeout * 20 + Duration::from_secs(60)
-}
+use crate::signs::Stage;
+use crate::verdict::{Facts, Judgement, Rule, Verdict, judge};
+use crate::watch::Watch;
 
 /// What one boot came to.
 #[derive(Debug)]
@@ -64,6 +39,38 @@ pub struct Outcome {
     pub scene: Option<Scene>,
     /// What our kernel had recorded on its console when it ended, seen or not.
     pub recorded_console: Option<String>,
+    /// What our kernel said that the boot before this one died of.
+    pub previous_boot: Option<String>,
+    /// The boots before this one in the same QEMU, in order.
+    pub earlier: Vec<Earlier>,
+}
+
+/// A boot before the one that is judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Earlier {
+    /// What it came to.
+    pub verdict: Verdict,
+    /// The last stage that was reached.
+    pub stage: Option<String>,
+    /// What went wrong; nothing for a pass.
+    pub message: Option<String>,
+    /// What it said that the boot before it died of.
+    pub previous_boot: Option<String>,
+}
+
+impl Earlier {
+    /// One line: what happened, and where.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut line = String::new();
+        if let (Some(stage), Some(message)) = (&self.stage, &self.message) {
+            line.push_str(&format!(" at stage {stage}: {message}"));
+        }
+        if let Some(death) = &self.previous_boot {
+            line.push_str(&format!("; it said of the boot before: {death}"));
+        }
+        line
+    }
 }
 
 impl Outcome {
@@ -82,6 +89,8 @@ impl Outcome {
             reproduce: None,
             scene: None,
             recorded_console: None,
+            previous_boot: None,
+            earlier: Vec::new(),
         }
     }
 }
@@ -92,16 +101,20 @@ impl Outcome {
 /// [`Interrupted`], with QEMU gone.
 pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, Interrupted> {
     let start = Instant::now();
-    let mut watch = Watch::new(plan);
     let mut version = None;
-    match Qemu::start(plan) {
+    let mut earlier = Vec::new();
+    let watch = match Qemu::start(plan) {
         Err(StartError::Interrupted) => return Err(Interrupted),
-        Err(StartError::Failed(reason)) => watch.facts.infra = Some(reason),
+        Err(StartError::Failed(reason)) => {
+            let mut watch = Watch::new(plan);
+            watch.facts.infra = Some(reason);
+            watch
+        }
         Ok(mut qemu) => {
             version = Some(qemu.version.clone());
-            watch.run(&mut qemu, on_console)?;
+            boot_and_reboot(&mut qemu, plan, &mut earlier, on_console)?
         }
-    }
+    };
     let mut argv = vec![plan.qemu.to_string_lossy().into_owned()];
     let arguments = plan.arguments(Wiring::Tester);
     argv.extend(
@@ -121,377 +134,71 @@ pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, I
         reproduce: Some(plan.shell_command()),
         scene: watch.scene,
         recorded_console: watch.recorded_console,
+        previous_boot: watch.previous_boot,
+        earlier,
     })
 }
 
-/// What has been seen so far.
-struct Watch<'a> {
+/// The first boot, then as many as planned after resets; the last of them, with QEMU gone.
+fn boot_and_reboot<'a>(
+    qemu: &mut Qemu,
     plan: &'a Plan,
-    facts: Facts,
-    stages: Vec<Stage>,
-    console: Console,
-    last_console: Option<Duration>,
-    /// The last panic waits for the line that says where.
-    wants_location: bool,
-    report_is_complete: bool,
-    /// The kernel knows of no way to power off.
-    said_parks: bool,
-    scene: Option<Scene>,
-    recorded_console: Option<String>,
-    standstill: Standstill,
-    /// The exception log and the console when they last changed, and how long CPUs had run then.
-    last_sign: (u64, u64, Duration),
-}
-
-/// Why the watch may end soon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Settling {
-    /// A failure was announced; its report may still be coming.
-    Failing,
-    /// `boot: PASS`, and the guest was told to park, or can do nothing else.
-    Parking,
-}
-
-impl<'a> Watch<'a> {
-    fn new(plan: &'a Plan) -> Self {
-        Self {
-            plan,
-            facts: Facts::default(),
-            stages: Vec::new(),
-            console: Console::default(),
-            last_console: None,
-            wants_location: false,
-            report_is_complete: false,
-            said_parks: false,
-            scene: None,
-            recorded_console: None,
-            standstill: Standstill::start(),
-            last_sign: Default::default(),
-        }
-    }
-
-    /// Runs the guest to its end, ends QEMU, and takes in everything that was printed.
-    fn run(
-        &mut self,
-        qemu: &mut Qemu,
-        on_console: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), Interrupted> {
-        let started = Instant::now();
-        match qemu.run() {
-            // Gone before it answered: a guest can be that quick.
-            Ok(()) | Err(qmp::Error::Closed) => {}
-            Err(qmp::Error::Interrupted) => return Err(Interrupted),
-            Err(error) => self.facts.infra = Some(error.to_string()),
-        }
-        if self.facts.infra.is_none() {
-            self.facts.ending = self.wait(qemu, started, on_console)?;
-            if self.facts.ending.is_some() {
-                // Also what was printed and logged until now counts.
-                let _ = qemu.stop();
-                while let Ok(bytes) = qemu.console.try_recv() {
-                    self.take(&bytes, started, on_console);
-                }
-                self.examine(qemu);
-            }
-        }
-        let exit = qemu.end();
-        while let Ok(bytes) = qemu.console.recv_timeout(DRAIN) {
-            self.take(&bytes, started, on_console);
-        }
-        if self.facts.ending.is_none() && self.facts.infra.is_none() {
-            self.explain_exit(&exit);
-        }
-        Ok(())
-    }
-
-    /// Watches until there is an ending; `None` if QEMU ended without one.
-    fn wait(
-        &mut self,
-        qemu: &mut Qemu,
-        started: Instant,
-        on_console: &mut dyn FnMut(&[u8]),
-    ) -> Result<Option<Ending>, Interrupted> {
-        let mut clock = GuestClock::start(qemu.cpu_thread);
-        let mut console: Receiver<Vec<u8>> = qemu.console.clone();
-        let mut settling: Option<(Settling, Duration)> = None;
-        let mut next_reading = started;
-        loop {
-            interrupt::check()?;
-            select! {
-                recv(qemu.qmp.events) -> event => match event {
-                    Ok(event) => if let Some(ending) = self.event(&event) {
-                        return Ok(ending);
-                    },
-                    Err(_) => return Ok(None),
-                },
-                recv(console) -> bytes => match bytes {
-                    Ok(bytes) => self.take(&bytes, started, on_console),
-                    // The control channel will tell why.
-                    Err(_) => console = never(),
-                },
-                default(TICK) => {}
-            }
-            if self.has_matched() || self.report_is_complete {
-                return Ok(Some(Ending::Decided));
-            }
-            if qemu.exceptions().is_storm {
-                return Ok(Some(Ending::Storm));
-            }
-            if Instant::now() < next_reading {
-                continue;
-            }
-            next_reading = Instant::now() + TICK / 2;
-            let now = clock.read();
-            settling = match (self.settling(), settling) {
-                (Some(kind), Some((before, since))) if kind == before => Some((kind, since)),
-                (kind, _) => kind.map(|kind| (kind, now)),
-            };
-            match settling {
-                Some((Settling::Failing, since)) if now - since >= LAST_WORDS => {
-                    return Ok(Some(Ending::Decided));
-                }
-                Some((Settling::Parking, since)) if now - since >= PARKED => {
-                    return Ok(Some(Ending::Parked));
-                }
-                _ => {}
-            }
-            if settling.is_none_or(|(kind, _)| kind == Settling::Failing)
-                && let Some(ending) = self.look_closer(qemu, &clock, now)
-            {
-                return Ok(Some(ending));
-            }
-            if now >= self.plan.timeout {
-                return Ok(self.deadline(qemu));
-            }
-            let wall = started.elapsed();
-            if wall >= wall_limit(self.plan.timeout) {
-                self.facts.infra = Some(format!(
-                    "in {} s this host gave the guest only {:.1} s to run",
-                    wall.as_secs(),
-                    now.as_secs_f64()
-                ));
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Whether it died or hangs without a word.
-    fn look_closer(
-        &mut self,
-        qemu: &mut Qemu,
-        clock: &GuestClock,
-        now: Duration,
-    ) -> Option<Ending> {
-        let (count, kinds, unresumed) = {
-            let log = qemu.exceptions();
-            (log.count, log.kinds(), log.unresumed().map(Fatal::logged))
-        };
-        let console = self.console.total();
-        let (last_count, last_console, since) = self.last_sign;
-        if (count, console) != (last_count, last_console) {
-            self.last_sign = (count, console, clock.busy());
-        } else if unresumed.is_some() && clock.busy().saturating_sub(since) >= UNRESUMED {
-            self.facts.logged_exception = unresumed;
-            return Some(Ending::Decided);
-        }
-        let progress = Progress {
-            console,
-            kinds,
-            stages: self.stages.len(),
-            now,
-            busy: clock.busy(),
-        };
-        let hang = self.standstill.look(qemu, self.plan, progress);
-        hang.map(Ending::Hang)
-    }
-
-    /// Reads what the guest left behind.
-    fn examine(&mut self, qemu: &mut Qemu) {
-        let passed = judge(&self.facts, self.plan.rule).verdict == Verdict::Pass;
-        let depth = if passed {
-            Depth::Record
+    earlier: &mut Vec<Earlier>,
+    on_console: &mut dyn FnMut(&[u8]),
+) -> Result<Watch<'a>, Interrupted> {
+    let mut marks: Vec<BlackBox> = plan.black_box.into_iter().collect();
+    let mut is_marked = plan.marks_by_loader();
+    for number in 0.. {
+        let mut watch = Watch::new(plan);
+        let started = if is_marked {
+            Ok(())
         } else {
-            Depth::Everything
+            leave_marks(qemu, &marks)
         };
-        let mut found = postmortem::examine(qemu, self.plan, depth);
-        if let Some(record) = found.record.take() {
-            if !passed {
-                self.facts.recorded_exception = record.exception.as_ref().map(Fatal::recorded);
-                self.facts.recorded_panic = record.panic.map(Sighting::from);
-                self.facts.recorded_outcome = record.passed;
-            }
-            if self.console.is_silent() && !passed {
-                for line in record.console.lines() {
-                    if let Some(Sign::Test(test)) = signs::read(line) {
-                        self.facts.tests.add(test);
-                    }
-                }
-            }
-            self.recorded_console = Some(record.console);
-            self.stages = record.stages;
+        watch.run(qemu, started, &marks, on_console)?;
+        if number == plan.reboots || watch.facts.ending.is_none() {
+            watch.finish(qemu, on_console);
+            return Ok(watch);
         }
-        if passed {
-            return;
-        }
-        let log = qemu.exceptions();
-        if let Some(taken) = log.unresumed() {
-            let fatal = Fatal::logged(taken);
-            if found.scene.exception.is_none() {
-                // Vectors that are lost execute nothing: the registers are still those.
-                let kept = found.scene.last.filter(|_| log.is_storm);
-                found.scene.exception = Some(unwind::Registers {
-                    pc: fatal.elr,
-                    ..kept.unwrap_or(unwind::Registers {
-                        x: [0; 31],
-                        sp: 0,
-                        pc: 0,
-                    })
-                });
-            }
-            if a64::is_linux_bug(fatal.esr) {
-                found.scene.last = found.scene.exception;
-            }
-            self.facts.logged_exception = Some(fatal);
-        }
-        drop(log);
-        self.facts.has_registers = found.registers.is_some();
-        self.scene = Some(found.scene);
-    }
-
-    /// Stops the guest; it may have ended by itself at the last moment.
-    fn deadline(&mut self, qemu: &mut Qemu) -> Option<Ending> {
-        let _ = qemu.qmp.execute("stop", serde_json::json!({}));
-        while let Ok(event) = qemu.qmp.events.try_recv() {
-            if let Some(ending) = self.event(&event) {
-                return ending;
-            }
-        }
-        Some(Ending::Deadline)
-    }
-
-    /// Takes in one event. Of the outer option: whether the watch is over.
-    fn event(&mut self, event: &qmp::Event) -> Option<Option<Ending>> {
-        match event.name.as_str() {
-            "GUEST_PANICKED" => Some(Some(Ending::GuestPanicked)),
-            "SHUTDOWN" => Some(match event.data["reason"].as_str() {
-                Some("guest-shutdown") => Some(Ending::PowerOff),
-                Some("guest-reset" | "subsystem-reset") => Some(Ending::Reset),
-                Some("guest-panic") => Some(Ending::GuestPanicked),
-                reason => {
-                    let reason = reason.unwrap_or("for no reason");
-                    self.facts.infra = Some(format!("QEMU was shut down from outside: {reason}"));
-                    None
-                }
+        renew(&mut marks, watch.record_at);
+        is_marked = false;
+        let verdict = judge(&watch.facts, plan.rule);
+        match qemu.reset() {
+            Ok(()) => earlier.push(Earlier {
+                verdict: verdict.verdict,
+                stage: watch.stages.last().map(|stage| stage.name.clone()),
+                message: verdict.message,
+                previous_boot: watch.previous_boot,
             }),
-            _ => None,
-        }
-    }
-
-    /// Takes in what the guest printed.
-    fn take(&mut self, bytes: &[u8], started: Instant, on_console: &mut dyn FnMut(&[u8])) {
-        on_console(bytes);
-        self.last_console = Some(started.elapsed());
-        let mut console = std::mem::take(&mut self.console);
-        console.push(bytes, |line| self.line(line));
-        self.console = console;
-    }
-
-    /// Takes in one whole line.
-    fn line(&mut self, line: &str) {
-        if self.has_matched() {
-            // Passed at that line; how much more was printed until QEMU stood still is chance.
-            return;
-        }
-        let matches =
-            |regex: &Option<regex::Regex>| regex.as_ref().is_some_and(|regex| regex.is_match(line));
-        if matches(&self.plan.fail_regex) {
-            self.facts.fail_match.get_or_insert_with(|| line.to_owned());
-        }
-        if matches(&self.plan.pass_regex) {
-            self.facts.said_pass = true;
-        }
-        if !line.trim().is_empty() {
-            self.facts.pass_is_last = false;
-        }
-        let wants_location = std::mem::take(&mut self.wants_location);
-        match signs::read(line) {
-            Some(Sign::Pass) if self.plan.rule == Rule::LastLine => {
-                self.facts.said_pass = true;
-                self.facts.pass_is_last = true;
-            }
-            Some(Sign::Fail) if self.plan.rule == Rule::LastLine => self.facts.said_fail = true,
-            Some(Sign::Parks) => self.said_parks = true,
-            Some(Sign::Panic(sighting)) => self.panic(sighting),
-            Some(Sign::Exception(sighting)) => {
-                self.facts.exception.get_or_insert(sighting);
-            }
-            Some(Sign::Location { file, line }) if wants_location => {
-                if let Some(panic) = &mut self.facts.panic {
-                    panic.file = Some(file);
-                    panic.line = Some(line);
-                }
-            }
-            Some(Sign::EndOfReport) => self.report_is_complete = self.facts.panic.is_some(),
-            // The report of a failure repeats the stage that it failed in.
-            Some(Sign::Stage(stage))
-                if self
-                    .stages
-                    .last()
-                    .is_none_or(|last| last.name != stage.name) =>
-            {
-                self.stages.push(stage);
-            }
-            Some(Sign::Test(test)) => self.facts.tests.add(test),
-            _ => {}
-        }
-    }
-
-    fn panic(&mut self, sighting: Sighting) {
-        if self.facts.panic.is_none() {
-            self.wants_location = sighting.file.is_none();
-            self.facts.panic = Some(sighting);
-        }
-    }
-
-    /// Whether `--pass-regex` has matched and nothing more is asked for.
-    fn has_matched(&self) -> bool {
-        self.plan.rule == Rule::Match && self.facts.said_pass
-    }
-
-    fn settling(&self) -> Option<Settling> {
-        let facts = &self.facts;
-        let has_failed = facts.said_fail
-            || facts.panic.is_some()
-            || facts.exception.is_some()
-            || facts.fail_match.is_some();
-        if has_failed {
-            Some(Settling::Failing)
-        } else if facts.pass_is_last && (self.plan.parks_at_end() || self.said_parks) {
-            Some(Settling::Parking)
-        } else {
-            None
-        }
-    }
-
-    /// QEMU ended and no event says why: the guest left through semihosting, or QEMU failed.
-    fn explain_exit(&mut self, exit: &crate::qemu::Exit) {
-        let code = exit.status.and_then(|status| status.code());
-        // What the guest writes through semihosting comes out there too.
-        let has_complained = exit
-            .messages
-            .lines()
-            .any(|line| line.starts_with("qemu-system") && !line.contains("warning: "));
-        match code {
-            Some(code) if self.plan.exits_by_semihosting() && !has_complained => {
-                self.facts.ending = Some(Ending::Semihosting(code as u8));
-            }
-            _ => {
-                let status = exit
-                    .status
-                    .map_or("killed".to_owned(), |status| status.to_string());
-                let said = &exit.messages;
-                self.facts.infra = Some(format!("QEMU ended by itself ({status}): {said}"));
+            Err(qmp::Error::Interrupted) => return Err(Interrupted),
+            Err(error) => {
+                watch.facts.infra = Some(format!("the machine could not be reset: {error}"));
+                watch.finish(qemu, on_console);
+                return Ok(watch);
             }
         }
     }
+    unreachable!("there are fewer reboots than numbers")
+}
+
+/// New numbers for the next boot, also where the last one had left its record.
+fn renew(marks: &mut Vec<BlackBox>, record_at: Option<u64>) {
+    let is_new = |address: &u64| marks.iter().all(|mark| mark.address != *address);
+    if let Some(address) = record_at.filter(is_new) {
+        marks.push(BlackBox { address, nonce: 0 });
+    }
+    for mark in marks {
+        mark.nonce = random();
+    }
+}
+
+/// Writes into the memory of a guest that has not started yet.
+fn leave_marks(qemu: &mut Qemu, marks: &[BlackBox]) -> Result<(), qmp::Error> {
+    for mark in marks {
+        let address = mark.address + crate::blackbox::NONCE;
+        qemu.gdb()?
+            .write_physical(address, &mark.nonce.to_le_bytes())
+            .map_err(|error| qmp::Error::Refused(error.to_string()))?;
+    }
+    Ok(())
 }

@@ -124,6 +124,10 @@ pub struct BootArgs {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
+    /// Then reset the machine so many times, with its RAM kept, boot again after each, and judge the
+    /// last boot; our kernel tells what the one before it died of
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub reboots: u32,
     /// Show addresses on the console as they come, without functions and source lines
     #[arg(long)]
     pub no_decode: bool,
@@ -355,7 +359,9 @@ impl BootArgs {
     /// # Errors
     /// Why the image cannot boot.
     pub fn plan(&self) -> Result<Plan, String> {
-        self.guest.plan_with(self.elf().as_deref())
+        let mut plan = self.guest.plan_with(self.elf().as_deref())?;
+        plan.reboots = self.reboots;
+        Ok(plan)
     }
 }
 
@@ -422,6 +428,7 @@ impl GuestArgs {
             qemu_args: self.qemu_arg.clone(),
             path: self.image.clone(),
             image,
+            reboots: 0,
             timeout: self.timeout.unwrap_or(Duration::from_secs(timeout)),
             quiet: self.quiet,
             black_box: None,

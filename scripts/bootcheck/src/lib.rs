@@ -10,12 +10,14 @@
 //! - [`image`] tells what a file is before QEMU is asked to boot it; [`flatten`] makes our own
 //!   `Image` out of the kernel's ELF.
 //! - [`plan`] is the only place that writes QEMU arguments; [`qemu`] starts it, [`qmp`] talks to
-//!   it, [`process`] makes sure that it never outlives us.
+//!   it, [`stream`] takes in what it writes,
+//!   [`process`] makes sure that it never outlives us.
 //! - [`exceptions`] reads QEMU's exception log, [`standstill`] notices that nothing new happens and
 //!   [`hang`] proves that nothing ever will, [`postmortem`] reads what a dead guest left behind:
 //!   registers through [`gdbstub`], our kernel's [`blackbox`].
-//! - [`boot`] watches one guest until something is certain. What it saw is a list of
-//!   [`verdict::Facts`]; [`verdict::judge`] alone turns facts into a verdict.
+//! - [`watch`] watches one guest until something is certain; [`boot`] is QEMU around that, and the
+//!   resets. What was seen is a list of [`verdict::Facts`]; [`verdict::judge`] alone turns facts
+//!   into a verdict.
 //! - [`run`] is the `boot` command around it, [`matrix`] many boots in parallel, [`mod@bench`] boots
 //!   compared in pairs, [`inject`] boots of broken images that test the tester.
 //! - [`symbols`] says what is at an address, [`unwind`] who called; [`mod@decode`] adds both to a
@@ -57,8 +59,10 @@ pub mod report;
 pub mod run;
 pub mod signs;
 pub mod standstill;
+pub mod stream;
 pub mod symbols;
 #[cfg(test)]
 mod testelf;
 pub mod unwind;
 pub mod verdict;
+pub mod watch;

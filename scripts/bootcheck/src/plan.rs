@@ -48,6 +48,8 @@ pub struct Plan {
     pub path: PathBuf,
     /// What the image is.
     pub image: Image,
+    /// How often the machine is reset, with its RAM kept, before the boot that is judged.
+    pub reboots: u32,
     /// The deadline, in guest time ([`crate::clock`]).
     pub timeout: Duration,
     /// What makes it a pass.
@@ -67,8 +69,8 @@ pub struct Plan {
 pub struct BlackBox {
     /// Its physical address.
     pub address: u64,
-    /// The number; none if it cannot be left there before the start.
-    pub nonce: Option<u64>,
+    /// The number.
+    pub nonce: u64,
 }
 
 /// How the image gets into the guest's memory.
@@ -134,10 +136,8 @@ impl Plan {
                     // To standard error; nothing in the file system, and no second pipe.
                     add(&[&"-d", &"int"]);
                 }
-                if let Some(BlackBox {
-                    address,
-                    nonce: Some(nonce),
-                }) = self.black_box
+                if self.marks_by_loader()
+                    && let Some(BlackBox { address, nonce }) = self.black_box
                 {
                     let address = address + crate::blackbox::NONCE;
                     let data = format!("data={nonce:#x},data-len=8");
@@ -194,8 +194,7 @@ impl Plan {
     /// Whether a word stands on the kernel's command line.
     #[must_use]
     pub fn has_word(&self, word: &str) -> bool {
-        let append = self.append.as_deref().unwrap_or_default();
-        append.split_ascii_whitespace().any(|other| other == word)
+        has_word(self.append.as_deref(), word)
     }
 
     /// Whether the guest was told to leave through semihosting.
@@ -208,17 +207,23 @@ impl Plan {
     #[must_use]
     pub fn place_black_box(&self, offset: u64) -> Option<BlackBox> {
         let base = match (self.entry, self.image.form) {
+            // Firmware loads the image wherever it likes.
+            _ if self.firmware.is_some() => return None,
             (Entry::Loader(address), _) => address,
             (Entry::Kernel, Form::Elf) => self.image.extent?.0,
             (Entry::Kernel, _) => ram_start(&self.machine)?.checked_add(self.image.load_offset?)?,
         };
-        // QEMU clears what an ELF wants cleared, and allows nothing else there.
-        let is_file = self.image.form == Form::Elf || self.firmware.is_some();
-        let seed = RandomState::new().build_hasher().finish();
         Some(BlackBox {
             address: base.checked_add(offset)?,
-            nonce: (!is_file).then_some(seed | 1),
+            nonce: random(),
         })
+    }
+
+    /// Whether QEMU's loader leaves the number in the black box. It allows nothing where an ELF
+    /// wants its memory cleared: there the number is written once the machine stands ready.
+    #[must_use]
+    pub fn marks_by_loader(&self) -> bool {
+        self.image.form != Form::Elf
     }
 
     /// Whether QEMU logs exceptions: hardware that runs the guest does not.
@@ -232,6 +237,19 @@ impl Plan {
     pub fn parks_at_end(&self) -> bool {
         self.has_word("exit=halt")
     }
+}
+
+/// Whether a word stands on a command line.
+#[must_use]
+pub fn has_word(append: Option<&str>, word: &str) -> bool {
+    let mut words = append.unwrap_or_default().split_ascii_whitespace();
+    words.any(|other| other == word)
+}
+
+/// A number that nobody else has, and not 0.
+#[must_use]
+pub fn random() -> u64 {
+    RandomState::new().build_hasher().finish() | 1
 }
 
 /// The name of a machine, without its options.
@@ -316,6 +334,7 @@ mod tests {
                 extent: None,
                 load_offset: None,
             },
+            reboots: 0,
             timeout: Duration::from_secs(1),
             rule: Rule::LastLine,
             quiet: Duration::from_secs(3),

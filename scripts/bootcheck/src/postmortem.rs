@@ -6,7 +6,7 @@
 use crate::blackbox::{self, Record};
 use crate::gdbstub::{GdbStub, Registers};
 use crate::locate::{Scene, Snapshot};
-use crate::plan::{Plan, ram_start};
+use crate::plan::{BlackBox, Plan, ram_start};
 use crate::qemu::Qemu;
 use crate::unwind;
 
@@ -23,6 +23,8 @@ pub struct PostMortem {
     pub registers: Option<Registers>,
     /// The black box.
     pub record: Option<Record>,
+    /// Its physical address.
+    pub record_at: Option<u64>,
     /// What a backtrace needs.
     pub scene: Scene,
 }
@@ -36,9 +38,10 @@ pub enum Depth {
     Everything,
 }
 
-/// Reads what is left.
+/// Reads what is left. A black box at the place of one of the `marks` must carry its number: else it
+/// is of a boot before.
 #[must_use]
-pub fn examine(qemu: &mut Qemu, plan: &Plan, depth: Depth) -> PostMortem {
+pub fn examine(qemu: &mut Qemu, plan: &Plan, marks: &[BlackBox], depth: Depth) -> PostMortem {
     let mut found = PostMortem::default();
     if depth == Depth::Record && plan.black_box.is_none() {
         return found;
@@ -47,7 +50,7 @@ pub fn examine(qemu: &mut Qemu, plan: &Plan, depth: Depth) -> PostMortem {
         return found;
     };
     if depth == Depth::Record {
-        found.record = known_place(stub, plan);
+        found.take_record(known_place(stub, plan, marks));
         return found;
     }
     if let Ok(cpus) = stub.cpus()
@@ -56,47 +59,57 @@ pub fn examine(qemu: &mut Qemu, plan: &Plan, depth: Depth) -> PostMortem {
         let _ = stub.select(*first);
     }
     found.registers = stub.registers().ok();
-    found.record = known_place(stub, plan)
-        .or_else(|| named_place(stub, plan, found.registers.as_ref()?))
-        .or_else(|| search(stub, plan));
+    let record = known_place(stub, plan, marks)
+        .or_else(|| named_place(stub, plan, marks, found.registers.as_ref()?))
+        .or_else(|| search(stub, plan, marks));
+    found.take_record(record);
     found.scene = scene(stub, &found);
     found
 }
 
+/// A black box, and its physical address.
+type Found = Option<(u64, Record)>;
+
+impl PostMortem {
+    fn take_record(&mut self, found: Found) {
+        (self.record_at, self.record) = found.unzip();
+    }
+}
+
 /// Where the ELF's symbol says.
-fn known_place(stub: &mut GdbStub, plan: &Plan) -> Option<Record> {
-    read(stub, plan, plan.black_box?.address)
+fn known_place(stub: &mut GdbStub, plan: &Plan, marks: &[BlackBox]) -> Found {
+    read(stub, marks, plan.black_box?.address)
 }
 
 /// Where the register says that our kernels keep its address in.
-fn named_place(stub: &mut GdbStub, plan: &Plan, registers: &Registers) -> Option<Record> {
+fn named_place(
+    stub: &mut GdbStub,
+    plan: &Plan,
+    marks: &[BlackBox],
+    registers: &Registers,
+) -> Found {
     let address = *registers.get("TPIDRRO_EL0")?;
     let is_possible = plan.image.is_ours && address != 0;
-    is_possible.then(|| read(stub, plan, address))?
+    is_possible.then(|| read(stub, marks, address))?
 }
 
 /// Anywhere in RAM; only our own kernels have one.
-fn search(stub: &mut GdbStub, plan: &Plan) -> Option<Record> {
+fn search(stub: &mut GdbStub, plan: &Plan, marks: &[BlackBox]) -> Found {
     let start = ram_start(&plan.machine).filter(|_| plan.image.is_ours)?;
     let size = plan.mem.map_or(BOARD_RAM, |mem| mem.0);
-    let places = (start..start.saturating_add(size)).step_by(blackbox::ALIGNMENT as usize);
-    places.into_iter().find_map(|address| {
-        let magic = stub.read_physical(address, blackbox::MAGIC.len()).ok()?;
-        if magic != blackbox::MAGIC {
-            return None;
-        }
-        read(stub, plan, address)
-    })
+    let mut places = (start..start.saturating_add(size)).step_by(blackbox::ALIGNMENT as usize);
+    places.find_map(|address| read(stub, marks, address))
 }
 
-fn read(stub: &mut GdbStub, plan: &Plan, address: u64) -> Option<Record> {
+fn read(stub: &mut GdbStub, marks: &[BlackBox], address: u64) -> Found {
     let magic = stub.read_physical(address, blackbox::MAGIC.len()).ok()?;
     if magic != blackbox::MAGIC {
         return None;
     }
     let bytes = stub.read_physical(address, blackbox::WHOLE).ok()?;
-    let nonce = plan.black_box.and_then(|place| place.nonce);
-    blackbox::read(&bytes, nonce)
+    let mark = marks.iter().find(|mark| mark.address == address);
+    let record = blackbox::read(&bytes, mark.map(|mark| mark.nonce))?;
+    Some((address, record))
 }
 
 /// Registers and stacks for the unwinder.

@@ -1,14 +1,12 @@
 //! A QEMU that has loaded the guest and waits for `cont`.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use serde_json::json;
 
 use crate::exceptions::ExceptionLog;
@@ -17,6 +15,7 @@ use crate::interrupt::Interrupted;
 use crate::plan::{Plan, Wiring};
 use crate::process::Tethered;
 use crate::qmp::{self, Qmp};
+use crate::stream::{Sink, Stream};
 
 /// How long QEMU may take to end once told to. It takes milliseconds.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +27,7 @@ const KEPT_MESSAGES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Qemu {
     process: Tethered,
-    messages: Option<JoinHandle<String>>,
+    said: Option<Stream<Said>>,
     /// Its control channel.
     pub qmp: Qmp,
     /// What the guest prints, piece by piece; disconnected once QEMU is gone. Unbounded, so that
@@ -38,8 +37,21 @@ pub struct Qemu {
     pub version: String,
     /// The thread that runs the guest's first CPU.
     pub cpu_thread: u64,
-    exceptions: Arc<Mutex<ExceptionLog>>,
+    printed: Stream<ConsoleSink>,
     gdb: Option<GdbStub>,
+}
+
+/// What the guest prints, passed on piece by piece.
+#[derive(Debug)]
+struct ConsoleSink(Option<Sender<Vec<u8>>>);
+
+/// What QEMU writes to its standard error: its log of exceptions, and its own messages, of which
+/// the first ones are kept.
+#[derive(Debug, Default)]
+struct Said {
+    line: Vec<u8>,
+    kept: Vec<u8>,
+    exceptions: ExceptionLog,
 }
 
 /// How a QEMU ended.
@@ -100,30 +112,20 @@ impl Qemu {
         // With it go our copies of QEMU's ends; else its death would not close the channels.
         drop(command);
 
-        let stderr = process.child().stderr.take();
-        let exceptions = Arc::<Mutex<ExceptionLog>>::default();
-        let log = Arc::clone(&exceptions);
-        let collect = move || stderr.map(|stderr| collect(stderr, &log));
-        let messages = std::thread::spawn(move || collect().unwrap_or_default());
+        let said = match process.child().stderr.take() {
+            Some(stderr) => Some(Stream::start(stderr, Said::default())?),
+            None => None,
+        };
         let (sender, console) = crossbeam_channel::unbounded();
-        std::thread::spawn(move || {
-            let mut console = console_ours;
-            let mut buffer = vec![0; 64 << 10];
-            // A reset connection is the end as well: QEMU was killed.
-            while let Ok(length @ 1..) = console.read(&mut buffer) {
-                if sender.send(buffer[..length].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
+        let printed = Stream::start(console_ours, ConsoleSink(Some(sender)))?;
         Ok(Self {
             process,
-            messages: Some(messages),
+            said,
             qmp: Qmp::new(qmp_ours)?,
             console,
             version: String::new(),
             cpu_thread: 0,
-            exceptions,
+            printed,
             gdb: None,
         })
     }
@@ -172,11 +174,38 @@ impl Qemu {
         self.qmp.execute("stop", json!({})).map(drop)
     }
 
-    /// What QEMU's exception log has told so far.
-    pub fn exceptions(&self) -> MutexGuard<'_, ExceptionLog> {
-        self.exceptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Takes in all that a guest that stands still has printed, and all that QEMU has logged.
+    pub fn settle(&self) {
+        self.printed.settle();
+        if let Some(said) = &self.said {
+            said.settle();
+        }
+    }
+
+    /// Asks what QEMU's exception log has told so far.
+    pub fn exceptions<T: Default>(&self, ask: impl FnOnce(&mut ExceptionLog) -> T) -> T {
+        let said = self.said.as_ref();
+        said.map_or_else(T::default, |said| {
+            said.with(|said| ask(&mut said.exceptions))
+        })
+    }
+
+    /// Resets the machine with its RAM kept, as a reset button would; it stands still before its
+    /// first instruction. What was logged before is forgotten.
+    ///
+    /// # Errors
+    /// [`qmp::Error`]
+    pub fn reset(&mut self) -> Result<(), qmp::Error> {
+        // A reset by the guest must end the watch, so it is set to stop the machine; this one not.
+        self.qmp
+            .execute("set-action", json!({ "reboot": "reset" }))?;
+        self.qmp.execute("system_reset", json!({}))?;
+        self.qmp.wait_for("RESET")?;
+        self.qmp
+            .execute("set-action", json!({ "reboot": "shutdown" }))?;
+        self.settle();
+        self.exceptions(|log| *log = ExceptionLog::default());
+        Ok(())
     }
 
     /// The gdb stub of a guest that stands still.
@@ -204,33 +233,43 @@ impl Qemu {
         if status.is_none() {
             self.process.kill();
         }
-        let messages = match self.messages.take() {
-            Some(reader) => reader.join().unwrap_or_default(),
-            None => String::new(),
-        };
+        let messages = self.said.as_mut().map_or_else(String::new, |said| {
+            said.finish();
+            said.with(|said| crate::escape::escape(&said.kept).trim().to_owned())
+        });
         Exit { status, messages }
     }
 }
 
-/// Reads to the end what QEMU writes to its standard error: its log of exceptions, and its own
-/// messages, of which the first ones are kept.
-fn collect(stderr: impl Read, exceptions: &Mutex<ExceptionLog>) -> String {
-    let mut stderr = BufReader::with_capacity(64 << 10, stderr);
-    let mut kept = Vec::new();
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        // A guest may write there through semihosting, without ever ending its line.
-        let mut piece = stderr.by_ref().take(KEPT_MESSAGES as u64);
-        if !matches!(piece.read_until(b'\n', &mut line), Ok(1..)) {
-            return crate::escape::escape(&kept).trim().to_owned();
+impl Sink for ConsoleSink {
+    fn take(&mut self, bytes: &[u8]) {
+        if let Some(sender) = &self.0 {
+            let _ = sender.send(bytes.to_vec());
         }
-        let is_log = std::str::from_utf8(&line).is_ok_and(|text| {
-            let mut exceptions = exceptions.lock().unwrap_or_else(PoisonError::into_inner);
-            exceptions.line(text.trim_end())
-        });
-        if !is_log && kept.len() < KEPT_MESSAGES {
-            kept.extend_from_slice(&line);
+    }
+
+    fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Sink for Said {
+    fn take(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            // A guest may write there through semihosting, without ever ending its line.
+            if piece.ends_with(b"\n") || self.line.len() > KEPT_MESSAGES {
+                self.end();
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let is_log =
+            std::str::from_utf8(&line).is_ok_and(|text| self.exceptions.line(text.trim_end()));
+        if !is_log && self.kept.len() < KEPT_MESSAGES {
+            self.kept.extend(line);
         }
     }
 }

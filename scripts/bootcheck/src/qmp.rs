@@ -129,6 +129,15 @@ impl Qmp {
         Ok(answer.as_str().unwrap_or_default().to_owned())
     }
 
+    /// Waits for an event of this name; those before it are dropped.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn wait_for(&mut self, name: &str) -> Result<(), Error> {
+        while receive(&self.events)?.name != name {}
+        Ok(())
+    }
+
     /// Opens a channel to QEMU's gdb stub, which stops the guest. The socket is handed over, so
     /// that nothing appears in the file system.
     ///
@@ -162,18 +171,23 @@ impl Qmp {
     }
 
     fn answer(&self) -> Result<Value, Error> {
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            match self.answers.recv_timeout(Duration::from_millis(50)) {
-                Ok(answer) => return Ok(answer),
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
-                Err(RecvTimeoutError::Timeout) => {
-                    interrupt::check().map_err(|_| Error::Interrupted)?;
-                }
+        receive(&self.answers)
+    }
+}
+
+/// Waits for one message, as long as QEMU may take.
+fn receive<T>(messages: &Receiver<T>) -> Result<T, Error> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        match messages.recv_timeout(Duration::from_millis(50)) {
+            Ok(message) => return Ok(message),
+            Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
+            Err(RecvTimeoutError::Timeout) => {
+                interrupt::check().map_err(|_| Error::Interrupted)?;
             }
         }
-        Err(Error::Silent)
     }
+    Err(Error::Silent)
 }
 
 /// Sorts what QEMU says until it closes the channel.

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::a64;
-use crate::boot::Outcome;
+use crate::boot::{Earlier, Outcome};
 use crate::fingerprint::fingerprint;
 use crate::hang::Hang;
 use crate::ktap::Counts;
@@ -70,6 +70,10 @@ pub struct Report {
     pub qemu: QemuReport,
     /// A shell command that shows the same boot.
     pub reproduce: Option<String>,
+    /// What our kernel said that the boot before this one died of.
+    pub previous_boot: Option<String>,
+    /// With `--reboots`, the boots before this one.
+    pub earlier: Vec<Earlier>,
     /// `symbol+0x10 (file:line)` of the place where it failed.
     #[serde(skip)]
     place: Option<String>,
@@ -247,6 +251,8 @@ impl Report {
                 argv: outcome.argv.clone(),
             },
             reproduce: outcome.reproduce.clone(),
+            previous_boot: outcome.previous_boot.clone(),
+            earlier: outcome.earlier.clone(),
             place: found.as_ref().and_then(|found| found.summary.clone()),
             no_symbols,
         }
@@ -323,6 +329,16 @@ impl Report {
     /// For a person, on standard error: the verdict, and after a failure how to see it again.
     pub fn print(&self, last_lines: &[String]) {
         let mut err = anstream::stderr().lock();
+        for (number, boot) in self.earlier.iter().enumerate() {
+            let style = verdict_style(boot.verdict);
+            let _ = writeln!(
+                err,
+                "boot {}: {style}{}{style:#}{}",
+                number + 1,
+                boot.verdict,
+                boot.summary()
+            );
+        }
         let style = verdict_style(self.verdict);
         // Nothing can be done about a standard error that is closed.
         let _ = writeln!(

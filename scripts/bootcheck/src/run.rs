@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::boot::{Outcome, boot};
@@ -17,6 +17,7 @@ use crate::decode::Decoder;
 use crate::escape::Escaper;
 use crate::files;
 use crate::interrupt::{self, Interrupted};
+use crate::plan::has_word;
 use crate::process::Tethered;
 use crate::report::Report;
 use crate::symbols::Source;
@@ -30,6 +31,10 @@ const LAST_LINES: usize = 12;
 /// # Errors
 /// The tester itself failed: 129 (or [`Interrupted`]).
 pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
+    ensure!(
+        args.reboots == 0 || !has_word(args.guest.append.as_deref(), "exit=semihosting"),
+        "--reboots needs a machine to reset, and exit=semihosting ends QEMU"
+    );
     let json_on_stdout = args.json.as_deref() == Some(Path::new("-"));
     let source = Source::for_image(args.elf(), &args.guest.image).map(Arc::new);
     let decoder = source

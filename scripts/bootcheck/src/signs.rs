@@ -31,6 +31,8 @@ pub enum Sign {
     Stage(Stage),
     /// A line of KTAP.
     Test(ktap::Line),
+    /// What our kernel says that the boot before this one died of.
+    PreviousBoot(String),
 }
 
 /// A failure as the console told it.
@@ -108,6 +110,10 @@ pub fn read(line: &str) -> Option<Sign> {
     if let Some(name) = stage.map(str::trim).filter(|name| !name.contains(' ')) {
         let name = name.to_owned();
         return Some(Sign::Stage(Stage { name, ns }));
+    }
+    // A log line: its level, where it comes from, and the message.
+    if let Some((_, death)) = text.split_once(": previous boot: ") {
+        return Some(Sign::PreviousBoot(death.to_owned()));
     }
     ktap::parse(text).map(Sign::Test)
 }

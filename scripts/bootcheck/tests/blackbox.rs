@@ -45,3 +45,11 @@ fn an_unknown_version_is_ignored() {
     let json = Bench::with_bytes(&guest_with_record(2)).expect("off", &[]);
     assert_eq!(json["stage"], Value::Null);
 }
+
+/// The record lies in the image, so a reset restores it: with the number of the boot before.
+#[test]
+fn after_a_reset_an_old_record_does_not_count() {
+    let json = Bench::with_bytes(&guest_with_record(1)).expect("off", &["--reboots", "1"]);
+    assert_eq!(json["earlier"][0]["verdict"], "panic");
+    assert_eq!(json["stage"], Value::Null);
+}

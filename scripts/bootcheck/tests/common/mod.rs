@@ -102,3 +102,15 @@ fn require_qemu() {
         Path::new(&qemu).display()
     );
 }
+
+/// The kernel's Image; `kernel.elf` is beside it.
+pub fn kernel() -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/kernel/Image");
+    let image = std::env::var_os("KERNEL_IMAGE").map_or_else(default, PathBuf::from);
+    assert!(
+        image.exists(),
+        "there is no kernel {}: `make image` builds it, and KERNEL_IMAGE= names another one",
+        image.display()
+    );
+    image
+}

@@ -4,13 +4,16 @@
 //! every exception level among them. This is the part of gdb's remote serial protocol that is
 //! needed for that: a packet is `$data#checksum`, answered by another one.
 
+mod description;
+mod packet;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use quick_xml::Reader;
-use quick_xml::events::{BytesStart, Event};
+use description::{attribute, attributes, full_name};
+use packet::{checksum, hex_bytes, hex_number, little_endian, nonsense, unescape, unframe};
 
 /// How long QEMU may take to answer. It takes a fraction of a millisecond; a CPU that sleeps in a
 /// WFI never ends its step.
@@ -287,196 +290,5 @@ impl GdbStub {
     }
 }
 
-fn checksum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
-}
-
-/// The first packet in `input`, and where the next one begins. Acknowledgements are passed over.
-fn unframe(input: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let start = memchr::memchr(b'$', input)? + 1;
-    let length = memchr::memchr(b'#', &input[start..])?;
-    let end = start + length + 3;
-    (input.len() >= end).then(|| (input[start..start + length].to_vec(), end))
-}
-
-/// `}` announces a byte that would have ended the packet.
-fn unescape(bytes: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut bytes = bytes.iter();
-    while let Some(byte) = bytes.next() {
-        match (byte, bytes.as_slice().first()) {
-            (b'}', Some(escaped)) => {
-                plain.push(escaped ^ 0x20);
-                bytes.next();
-            }
-            _ => plain.push(*byte),
-        }
-    }
-    plain
-}
-
-/// The stub leaves the level out of some names.
-fn full_name(name: &str) -> String {
-    match name {
-        "VBAR" | "SCTLR" | "CPACR" | "CNTKCTL" | "AMAIR0" => format!("{name}_EL1"),
-        _ => name.to_owned(),
-    }
-}
-
-/// What `pick` makes of every element of this name.
-fn attributes<T>(
-    text: &str,
-    name: &[u8],
-    pick: impl Fn(&BytesStart<'_>) -> Option<T>,
-) -> io::Result<Vec<T>> {
-    let mut reader = Reader::from_str(text);
-    let mut found = Vec::new();
-    loop {
-        match reader.read_event() {
-            Ok(Event::Empty(element) | Event::Start(element)) => {
-                if element.name().as_ref() == name {
-                    found.extend(pick(&element));
-                }
-            }
-            Ok(Event::Eof) => return Ok(found),
-            Ok(_) => {}
-            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-        }
-    }
-}
-
-fn attribute(element: &BytesStart<'_>, name: &str) -> Option<String> {
-    let attribute = element.try_get_attribute(name).ok()??;
-    String::from_utf8(attribute.value.into_owned()).ok()
-}
-
-fn hex_bytes(digits: &[u8]) -> io::Result<Vec<u8>> {
-    let pairs = digits.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return Err(nonsense(digits));
-    }
-    pairs.map(|pair| Ok(hex_number(pair)? as u8)).collect()
-}
-
-fn hex_number(digits: &[u8]) -> io::Result<u64> {
-    std::str::from_utf8(digits)
-        .ok()
-        .and_then(|text| u64::from_str_radix(text, 16).ok())
-        .ok_or_else(|| nonsense(digits))
-}
-
-/// A number of up to eight bytes.
-fn little_endian(bytes: &[u8]) -> u64 {
-    let low = bytes.iter().take(8).rev();
-    low.fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-fn nonsense(answer: &[u8]) -> io::Error {
-    let answer = crate::escape::escape(&answer[..answer.len().min(80)]);
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("the gdb stub answered {answer:?}"),
-    )
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A stub that answers these packets, in this order, and is not asked for others.
-    fn stub(script: &'static [(&'static str, &'static str)]) -> GdbStub {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        std::thread::spawn(move || {
-            let mut input = Vec::new();
-            let mut buffer = [0; 1000];
-            let greeting = [
-                ("qSupported:xmlRegisters=aarch64", "PacketSize=1000"),
-                ("?", "T05thread:01;"),
-            ];
-            for (packet, answer) in greeting.iter().chain(script) {
-                let asked = loop {
-                    if let Some((asked, length)) = unframe(&input) {
-                        input.drain(..length);
-                        break asked;
-                    }
-                    let length = theirs.read(&mut buffer).unwrap();
-                    input.extend_from_slice(&buffer[..length]);
-                };
-                assert_eq!(asked, packet.as_bytes());
-                let framed = format!("+${answer}#{:02x}", checksum(answer.as_bytes()));
-                // In pieces, as a socket may deliver it.
-                for piece in framed.as_bytes().chunks(3) {
-                    theirs.write_all(piece).unwrap();
-                }
-            }
-        });
-        GdbStub::new(ours).unwrap()
-    }
-
-    #[test]
-    fn system_registers_are_found_by_name() {
-        let mut stub = stub(&[
-            (
-                "qXfer:features:read:target.xml:0,ff0",
-                "l<target><xi:include href=\"core.xml\"/><xi:include href=\"sys.xml\"/></target>",
-            ),
-            (
-                "qXfer:features:read:core.xml:0,ff0",
-                "m<feature><reg name=\"x0\"/>",
-            ),
-            (
-                "qXfer:features:read:core.xml:19,ff0",
-                "l<reg name=\"x1\"/></feature>",
-            ),
-            (
-                "qXfer:features:read:sys.xml:0,ff0",
-                "l<feature><reg name=\"VBAR\" regnum=\"68\"/><reg name=\"ESR_EL1\"/></feature>",
-            ),
-            ("p45", "0100009600000000"),
-            ("p44", "0008000000000000"),
-            ("p1", "0200000000000000"),
-        ]);
-        assert_eq!(stub.register("ESR_EL1").unwrap(), Some(0x9600_0001));
-        assert_eq!(stub.register("VBAR_EL1").unwrap(), Some(0x800));
-        assert_eq!(stub.register("x1").unwrap(), Some(2));
-        assert_eq!(stub.register("ESR_EL3").unwrap(), None);
-    }
-
-    #[test]
-    fn memory_is_physical_or_virtual_as_asked() {
-        let mut stub = stub(&[
-            ("m1000,2", "0aff"),
-            ("Qqemu.PhyMemMode:1", "OK"),
-            ("m1000,2", "0102"),
-            ("M2000,2:0a0b", "OK"),
-            ("Qqemu.PhyMemMode:0", "OK"),
-            ("m1000,1", "E14"),
-        ]);
-        assert_eq!(stub.read_virtual(0x1000, 2).unwrap(), [0x0a, 0xff]);
-        assert_eq!(stub.read_physical(0x1000, 2).unwrap(), [1, 2]);
-        stub.write_physical(0x2000, &[10, 11]).unwrap();
-        assert!(stub.read_virtual(0x1000, 1).is_err(), "nothing is there");
-    }
-
-    #[test]
-    fn cpus_are_listed_and_stepped() {
-        let mut stub = stub(&[
-            ("qfThreadInfo", "m01,02"),
-            ("qsThreadInfo", "l"),
-            ("Hg2", "OK"),
-            ("vCont;s:2", "T05thread:02;"),
-            ("vCont;s:1", "W00"),
-        ]);
-        assert_eq!(stub.cpus().unwrap(), [1, 2]);
-        stub.select(2).unwrap();
-        stub.step(2).unwrap();
-        assert!(stub.step(1).is_err(), "the guest has exited");
-    }
-
-    #[test]
-    fn escaped_bytes_are_restored() {
-        assert_eq!(unescape(b"a}\x03b}"), b"a#b}");
-        assert_eq!(unframe(b"+$OK#9"), None);
-        assert_eq!(unframe(b"+$OK#9a$"), Some((b"OK".to_vec(), 7)));
-    }
-}
+mod tests;
