@@ -16,6 +16,7 @@
 #?   CPU=cortex-a72  MEM=128M  SMP=1  EL=1|2       the machine (run, debug)
 #?   APPEND='...'                                  kernel command line (run, debug)
 #?   PROFILE=release|debug                         which build (image, run, debug)
+#?   GRANULE=4k|16k|64k                            translation granule, as above
 #?   QEMU=PATH                                     another qemu-system-aarch64
 #?   TOOLCHAIN=rustup|debian                       one way to get the target's core
 #?   SETUP=never                                   install and fetch nothing

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::blackbox;
 use crate::boot::DEFAULT_UART_PA;
 use crate::drivers::pl011::{NotAPl011, Pl011, Stuck};
+use crate::mm::layout::PAGE_SIZE;
 
 // Plain loads and stores only: with the MMU off there are no exclusives. The
 // address is a device's, not the image's, so it survives the jump.
@@ -34,13 +35,14 @@ pub unsafe fn open(base: u64) -> Result<(), NotAPl011> {
     Ok(())
 }
 
-/// The console's page is now at `base`; nothing happens if there is no console.
+/// The console's page is now at `page`; nothing happens if there is no console.
 ///
 /// # Safety
-/// `base` must map the page that was opened.
-pub unsafe fn move_to(base: u64) {
-    if BASE.load(Ordering::Relaxed) != NONE {
-        BASE.store(base, Ordering::Relaxed);
+/// `page` must map the page in which a console was opened.
+pub unsafe fn move_to(page: u64) {
+    let base = BASE.load(Ordering::Relaxed);
+    if base != NONE {
+        BASE.store(page + base % PAGE_SIZE, Ordering::Relaxed);
     }
 }
 

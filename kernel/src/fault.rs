@@ -30,6 +30,9 @@ const CATALOGUE: &str = include_str!("../faults.toml");
 
 type Commit = fn(Stage);
 
+/// Between linear map and image, where nothing is mapped.
+const NOWHERE: usize = PAGE_END as usize + (1 << 30);
+
 /// Every fault there is; FAIL_SELFTEST is a self-test's business.
 const FAULTS: &[(&str, Commit)] = &[
     ("PANIC", |_| panic!("fault=PANIC")),
@@ -55,7 +58,7 @@ const FAULTS: &[(&str, Commit)] = &[
     ("DOUBLE_FAULT", |_| double_fault()),
     ("LOST_VECTORS", |_| lose_vectors()),
     ("CORRUPT_STACK", |_| corrupt_stack()),
-    ("WILD_JUMP", |_| jump(0xffff_8000_4000_0000)),
+    ("WILD_JUMP", |_| jump(NOWHERE)),
     ("RESET", |_| power::reset()),
     ("NOALLOC_MISSING_TABLE", noalloc_missing_table),
     ("NOALLOC_HOISTED_ASSERT", noalloc_hoisted_assert),
@@ -224,14 +227,14 @@ static DOUBLE_FAULT: AtomicBool = AtomicBool::new(false);
 /// Called by the handler of unexpected exceptions.
 pub fn while_reporting() {
     if DOUBLE_FAULT.load(Ordering::Relaxed) {
-        read(0xffff_8000_4000_0000);
+        read(NOWHERE);
     }
 }
 
 #[inline(never)]
 fn lose_vectors() {
     // SAFETY: no vector is there; what follows recurses for ever.
-    unsafe { asm!("msr vbar_el1, {}", "isb", "udf #0", in(reg) 0xffff_8000_4000_0000_u64) }
+    unsafe { asm!("msr vbar_el1, {}", "isb", "udf #0", in(reg) NOWHERE) }
 }
 
 /// Overwrites the frame record that the epilogue is about to load.

@@ -5,7 +5,7 @@
 
 use core::arch::asm;
 
-use early_mmu::VirtAddr;
+use early_mmu::{Geometry as _, VirtAddr};
 use platform::range::PhysRange;
 
 use crate::arch::exception::{
@@ -14,7 +14,7 @@ use crate::arch::exception::{
 };
 use crate::boot::info::boot_info;
 use crate::console::raw_println;
-use crate::mm::layout::{PAGE_OFFSET, PAGE_SIZE};
+use crate::mm::layout::{Geometry, PAGE_OFFSET, PAGE_SIZE};
 use crate::mm::{self, image};
 use crate::selftest;
 use crate::stage::{self, Stage};
@@ -86,7 +86,9 @@ fn access(frame: &ExceptionFrame) {
     if stage::current() >= Stage::High && far >= PAGE_OFFSET {
         let tables = mm::kernel_tables(boot_info());
         raw_println!(
-            "swapper pgtable: 4k pages, 48-bit VAs, pgdp={}",
+            "swapper pgtable: {}k pages, {}-bit VAs, pgdp={}",
+            PAGE_SIZE >> 10,
+            Geometry::VA_BITS,
             tables.root()
         );
         for (level, descriptor) in tables.walk(VirtAddr::new(far)).descriptors() {

@@ -15,6 +15,30 @@ die() {
     exit 1
 }
 
+# kernel_dir: where Image and kernel.elf of the build that GRANULE and PROFILE name are.
+kernel_dir() {
+    local dir=target/kernel
+    case ${GRANULE:-4k} in
+    4k) ;;
+    16k | 64k) dir=$dir/$GRANULE ;;
+    *) die "GRANULE=$GRANULE: 4k, 16k or 64k is known" ;;
+    esac
+    case ${PROFILE:-release} in
+    release) ;;
+    debug) dir=$dir/debug ;;
+    *) die "PROFILE=$PROFILE: release or debug is known" ;;
+    esac
+    echo "$dir"
+}
+
+# kernel_cpu: the CPU that boots it, unless CPU names one. Cortex-A72, as most of its time, has no 16 KiB granule.
+kernel_cpu() {
+    case ${GRANULE:-4k} in
+    16k) echo "${CPU:-cortex-a76}" ;;
+    *) echo "${CPU:-cortex-a72}" ;;
+    esac
+}
+
 # Loads what scripts/setup found.
 tools() {
     [ -f "$root/target/toolchain.sh" ] || die "nothing is set up yet; run scripts/setup"

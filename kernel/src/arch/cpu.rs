@@ -2,23 +2,34 @@
 
 use aarch64_cpu::asm;
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, MIDR_EL1, Readable, SCTLR_EL1};
+use early_mmu::Geometry as _;
 
-/// A translation granule that the CPU lacks, or whose ID field is reserved.
+use crate::mm::layout::Geometry;
+
+/// The CPU lacks the translation granule, or its ID field is reserved.
 #[derive(Clone, Copy, Debug)]
-pub struct No4KGranule {
-    /// `ID_AA64MMFR0_EL1.TGran4`.
-    pub tgran4: u64,
+pub struct NoGranule {
+    /// The field of `ID_AA64MMFR0_EL1` that says so.
+    pub field: &'static str,
+    /// Its value.
+    pub value: u64,
 }
 
-/// Whether the 4 KiB granule can be used at stage 1.
+/// Whether the kernel's granule can be used at stage 1.
 ///
 /// # Errors
-/// The value of the field, if it says no (Arm ARM, ID_AA64MMFR0_EL1.TGran4: a
-/// signed field, in which 0 and above mean supported).
-pub fn check_4k_granule() -> Result<(), No4KGranule> {
-    match ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran4) {
-        0..=7 => Ok(()),
-        tgran4 => Err(No4KGranule { tgran4 }),
+/// What says no. (Arm ARM, ID_AA64MMFR0_EL1: TGran4 and TGran64 are signed, and 0
+/// and above mean supported; TGran16 is not, and 0 means not supported.)
+pub fn check_granule() -> Result<(), NoGranule> {
+    let mmfr0 = ID_AA64MMFR0_EL1.extract();
+    let (field, value, lowest, highest) = match Geometry::GRANULE_SHIFT {
+        12 => ("TGran4", mmfr0.read(ID_AA64MMFR0_EL1::TGran4), 0, 7),
+        14 => ("TGran16", mmfr0.read(ID_AA64MMFR0_EL1::TGran16), 1, 15),
+        _ => ("TGran64", mmfr0.read(ID_AA64MMFR0_EL1::TGran64), 0, 7),
+    };
+    match (lowest..=highest).contains(&value) {
+        true => Ok(()),
+        false => Err(NoGranule { field, value }),
     }
 }
 

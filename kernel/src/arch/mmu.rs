@@ -1,18 +1,16 @@
 //! The MMU's registers, and how the kernel reaches its translation tables.
 
 use core::arch::asm;
-use core::sync::atomic::AtomicU64;
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
     PAR_EL1, ReadWriteable, Readable, SCTLR_EL1, TCR_EL1, TTBR0_EL1, Writeable,
 };
 
-use early_mmu::{MAIR_EL1, PhysAddr, TableMemory};
+use early_mmu::{Geometry as _, MAIR_EL1, PhysAddr, TableMemory};
 use platform::range::PhysRange;
 
-use crate::mm::Geometry;
-use crate::mm::layout::PAGE_SIZE;
+use crate::mm::layout::{Geometry, IdentityGeometry, PAGE_SIZE, Table};
 
 use super::{cache, cpu, tlb};
 
@@ -39,23 +37,18 @@ impl MmuRegisters {
         }
     }
 
-    /// 4 KiB granule and 48-bit virtual addresses in both halves, walks
-    /// cacheable and inner shareable, `ips` as `TCR_EL1.IPS` takes it; caches,
-    /// translation and SP alignment checks on.
+    /// Each half with its tables' geometry, walks cacheable and inner shareable,
+    /// `ips` as `TCR_EL1.IPS` takes it; caches, translation and SP alignment checks
+    /// on.
     pub fn set(&mut self, idmap: PhysAddr, swapper: PhysAddr, ips: u64) {
-        let walks0 = TCR_EL1::SH0::Inner
-            + TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
-            + TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable;
-        let walks1 = TCR_EL1::SH1::Inner
+        let walks = TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
+            + TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
             + TCR_EL1::ORGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
             + TCR_EL1::IRGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable;
-        let sizes = TCR_EL1::TG0::KiB_4
-            + TCR_EL1::TG1::KiB_4
-            + TCR_EL1::T0SZ.val(16)
-            + TCR_EL1::T1SZ.val(16)
-            + TCR_EL1::IPS.val(ips);
+        // The low 16 bits are TTBR0's.
+        let geometry = Geometry::TCR_EL1 & !0xffff | IdentityGeometry::TCR_EL1 & 0xffff;
         self.mair = MAIR_EL1;
-        self.tcr = (walks0 + walks1 + sizes).value;
+        self.tcr = geometry | (walks + TCR_EL1::IPS.val(ips)).value;
         self.ttbr0 = idmap.as_u64();
         self.ttbr1 = swapper.as_u64();
         // RES1 of ARMv8.0 as in boot::SCTLR_EL1_MMU_OFF; A is off again.
@@ -118,7 +111,8 @@ fn translation_result(va: u64) -> Option<Translated> {
         (par.get() >> 7 & 0b11) as u8
     };
     (!par.is_set(PAR_EL1::F)).then_some(Translated {
-        pa: (par.read(PAR_EL1::PA) << 12) + va % PAGE_SIZE,
+        // PA holds bits from 12 up whatever the granule.
+        pa: (par.read(PAR_EL1::PA) << 12) + (va & 0xfff),
         attr,
         shareability,
     })
@@ -152,10 +146,10 @@ impl TableWindow {
     ///
     /// # Safety
     /// Nobody else uses the page.
-    pub unsafe fn frame(self, pa: PhysAddr) -> &'static mut [AtomicU64; 512] {
+    pub unsafe fn frame(self, pa: PhysAddr) -> &'static mut Table {
         // SAFETY: RAM by new(), exclusive by the caller; u64s of any content
         // are valid, and a page is aligned for them.
-        unsafe { &mut *(self.virt(pa) as *mut [AtomicU64; 512]) }
+        unsafe { &mut *(self.virt(pa) as *mut Table) }
     }
 
     fn virt(self, pa: PhysAddr) -> u64 {
@@ -163,16 +157,17 @@ impl TableWindow {
     }
 }
 
-impl TableMemory<Geometry> for TableWindow {
-    type Frame = &'static mut [AtomicU64; 512];
+// The kernel's tables and the identity map's.
+impl<G: early_mmu::Geometry<Table = Table>> TableMemory<G> for TableWindow {
+    type Frame = &'static mut Table;
 
-    fn table(&self, pa: PhysAddr) -> Option<&[AtomicU64; 512]> {
+    fn table(&self, pa: PhysAddr) -> Option<&Table> {
         if !pa.is_aligned(PAGE_SIZE) {
             return None;
         }
         // SAFETY: new()'s caller vouches for every linked table; entries are
         // atomics, as the walker may read while the kernel writes.
-        Some(unsafe { &*(self.virt(pa) as *const [AtomicU64; 512]) })
+        Some(unsafe { &*(self.virt(pa) as *const Table) })
     }
 
     fn publish(&self, _: PhysAddr, frame: Self::Frame) {

@@ -9,6 +9,7 @@ use smccc::{Hvc, Smc, psci};
 use super::cpu;
 use crate::blackbox;
 use crate::drivers::bcm2835_pm::Bcm2835Pm;
+use crate::mm::layout::PAGE_SIZE;
 
 /// How the boot went, as the outside is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +43,14 @@ pub fn configure(firmware: &Firmware, mode: ExitMode) {
     EXIT_MODE.store(mode as u8, Ordering::Relaxed);
 }
 
-/// The power manager's registers are now at `base`; nothing happens if there is
-/// none.
+/// The power manager's page is now at `page`; nothing happens if there is none.
 ///
 /// # Safety
-/// `base` must map what [`configure`] was told of.
-pub unsafe fn move_to(base: u64) {
-    if MANAGER.load(Ordering::Relaxed) != NONE {
-        MANAGER.store(base, Ordering::Relaxed);
+/// `page` must map the page of what [`configure`] was told of.
+pub unsafe fn move_to(page: u64) {
+    let base = MANAGER.load(Ordering::Relaxed);
+    if base != NONE {
+        MANAGER.store(page + base % PAGE_SIZE, Ordering::Relaxed);
     }
 }
 

@@ -18,21 +18,13 @@ use crate::arch::mmu::{MmuRegisters, TableWindow};
 use crate::arch::{cache, cpu, debug, exception, guarded, power};
 use crate::logger::{early_info, early_warn};
 use crate::mm::frames::{FrameRun, MemblockFrames, static_frames};
-use crate::mm::layout::PAGE_SIZE;
+use crate::mm::layout::{IdentityGeometry, PAGE_SIZE};
 use crate::mm::linear::{self, LinearMap};
 use crate::mm::{KernelTables, fixmap, heap, image};
 use crate::stage::{self, Stage};
 use crate::{console, fault, logger};
 
 static MMU_REGISTERS: EarlyCell<MmuRegisters> = EarlyCell::new(MmuRegisters::new());
-
-/// The kernel's level-0 table.
-#[repr(C, align(4096))]
-struct RootTable([u64; 512]);
-
-/// In .bss: the one table that must be zero to begin with.
-#[unsafe(link_section = ".bss.swapper_pg_dir")]
-static SWAPPER_PG_DIR: EarlyCell<RootTable> = EarlyCell::new(RootTable([0; 512]));
 
 #[unsafe(no_mangle)]
 extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const MmuRegisters {
@@ -88,7 +80,7 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
 
 /// Physical address of `swapper_pg_dir`, while the MMU is off.
 fn swapper_pa() -> PhysAddr {
-    PhysAddr::new(SWAPPER_PG_DIR.as_ptr().expose_provenance() as u64)
+    PhysAddr::new(image::runtime_text().start + image::swapper_pg_dir_offset())
 }
 
 /// The kernel's tables as they are now, while the MMU is off.
@@ -200,8 +192,12 @@ fn open_console(boot: &mut BootInfo, options: &Options<'_>) {
 /// Checks that the CPU can use the tables about to be built, and returns what
 /// TCR_EL1.IPS shall be.
 fn check_cpu() -> u64 {
-    if let Err(cpu::No4KGranule { tgran4 }) = cpu::check_4k_granule() {
-        panic!("this CPU has no 4 KiB granule: ID_AA64MMFR0_EL1.TGran4 = {tgran4:#x}");
+    if let Err(cpu::NoGranule { field, value }) = cpu::check_granule() {
+        panic!(
+            "this CPU has no {} KiB granule (ID_AA64MMFR0_EL1.{field} = {value:#x}): \
+             it takes another CPU, or a kernel built for another granule",
+            PAGE_SIZE >> 10
+        );
     }
     match cpu::ips() {
         Ok(ips) => ips,
@@ -248,7 +244,7 @@ fn build_tables(boot: &mut BootInfo, options: &Options<'_>) {
         Err(error) => panic!("device tree: {error}"),
     }
     let idmap_pa = PhysAddr::new(boot.image_pa + image::idmap_pg_dir_offset());
-    let mut idmap = PageTable::new(idmap_pa, VaRange::Lower, window).with_output_bits(pa_bits);
+    let mut idmap = IdentityMap::new(idmap_pa, VaRange::Lower, window).with_output_bits(pa_bits);
     for (slot, pa) in [
         (fixmap::FIX_EARLYCON, boot.firmware.uart),
         (fixmap::FIX_POWER, boot.firmware.power_manager),
@@ -304,11 +300,14 @@ fn map_image(tables: &mut KernelTables, frames: &mut FrameRun, image_pa: u64) {
     }
 }
 
+type IdentityMap = PageTable<IdentityGeometry, TableWindow>;
+
 /// Adds a device's page to the identity map, for the way to the high stage.
-fn identity_map_device(idmap: &mut KernelTables, frames: &mut FrameRun, pa: u64) {
+fn identity_map_device(idmap: &mut IdentityMap, frames: &mut FrameRun, pa: u64) {
+    let page = fixmap::page_of(pa);
     let mapping = Mapping {
-        va: VirtAddr::new(pa),
-        pa: PhysAddr::new(pa),
+        va: VirtAddr::new(page),
+        pa: PhysAddr::new(page),
         size_bytes: PAGE_SIZE,
         prot: PROT_DEVICE_nGnRE,
     };

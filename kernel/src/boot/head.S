@@ -159,25 +159,26 @@ zero:
 .type create_idmap, %function
 create_idmap:
 	mov	x10, x30
-	adr_l	x0, idmap_pg_dir
-	adr_l	x1, idmap_end
+	adr_l	x0, swapper_pg_dir	// and, behind it, the identity map's tables
+	adr_l	x1, static_tables
 	bl	zero
 
-	adr_l	x0, idmap_pg_dir	// level 0
-	adr_l	x1, idmap_level1
+	// From the root down, each table links the one behind it.
+	adr_l	x1, idmap_pg_dir
+	mov	x3, #IDMAP_ROOT_SHIFT
+1:	mov	x0, x1
+	add	x1, x0, #(GRANULE_BYTES >> 12), lsl #12
 	orr	x2, x1, #DESC_TABLE
-	ubfx	x3, x22, #39, #9
-	str	x2, [x0, x3, lsl #3]
-	adr_l	x0, idmap_level2
-	orr	x2, x0, #DESC_TABLE
-	ubfx	x3, x22, #30, #9
-	str	x2, [x1, x3, lsl #3]
-	adr_l	x1, idmap_level3
-	orr	x2, x1, #DESC_TABLE
-	ubfx	x3, x22, #21, #9
-	str	x2, [x0, x3, lsl #3]
+	lsr	x4, x22, x3
+	and	x4, x4, #INDEX_MASK
+	str	x2, [x0, x4, lsl #3]
+	sub	x3, x3, #INDEX_BITS
+	cmp	x3, #GRANULE_SHIFT
+	b.hi	1b
 
-	// The image is 2 MiB-aligned and no larger: level 3 from its first entry.
+	// x1 = level 3. The image is 2 MiB-aligned and no larger: one table holds it.
+	ubfx	x3, x22, #GRANULE_SHIFT, #INDEX_BITS
+	add	x1, x1, x3, lsl #3
 	mov_q	x2, PAGE_KERNEL_ROX
 	adr_l	x3, _etext
 	mov	x4, x22
@@ -188,7 +189,7 @@ create_idmap:
 	ret	x10
 1:	orr	x5, x4, x2
 	str	x5, [x1], #8
-	add	x4, x4, #4096
+	add	x4, x4, #(GRANULE_BYTES >> 12), lsl #12
 	cmp	x4, x3
 	b.lo	1b
 	ret
@@ -242,14 +243,16 @@ park:
 	b	park
 .size park, . - park
 
+// The static tables. create_idmap zeroes both roots, and what the image needs of
+// the identity map; the early stage takes the rest one by one.
 .section .noinit.pgdir, "aw", %nobits
-	.balign	4096
+	.balign	GRANULE_BYTES
+.global swapper_pg_dir
+swapper_pg_dir:		.space	GRANULE_BYTES
 .global idmap_pg_dir
-idmap_pg_dir:	.space	4096
-idmap_level1:	.space	4096
-idmap_level2:	.space	4096
-idmap_level3:	.space	4096
-idmap_end:
+idmap_pg_dir:		.space	IDMAP_LEVELS * GRANULE_BYTES
+.global static_tables
+static_tables:		.space	STATIC_TABLES * GRANULE_BYTES
 
 // Each guard stays unmapped, and fills a page of the largest granule.
 .section .noinit.stacks, "aw", %nobits

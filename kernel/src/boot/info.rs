@@ -17,7 +17,7 @@ pub struct BootInfo {
     pub entry_el: u64,
     /// The device tree.
     pub fdt: PhysRange,
-    /// Physical address of the kernel's level-0 table.
+    /// Physical address of the kernel's root table.
     pub swapper_pa: u64,
     /// Width of the physical addresses in use, in bits.
     pub pa_bits: u32,

@@ -7,11 +7,12 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 
 use early_mmu::descriptor::TABLE_OR_PAGE;
-use early_mmu::{PAGE_KERNEL, PAGE_KERNEL_ROX};
+use early_mmu::{Geometry as _, PAGE_KERNEL, PAGE_KERNEL_ROX};
 
 use crate::arch::exception::ExceptionFrame;
 use crate::blackbox::{self, offset};
-use crate::mm::layout::KIMAGE_VADDR;
+use crate::mm::frames::STATIC_TABLES;
+use crate::mm::layout::{IdentityGeometry, KIMAGE_VADDR, PAGE_SIZE};
 use crate::stage::Stage;
 
 pub mod early;
@@ -24,9 +25,20 @@ pub const DEFAULT_UART_PA: u64 = 0x0900_0000;
 /// ELF loader does: at the start of RAM.
 pub const DEFAULT_FDT_PA: u64 = 0x4000_0000;
 
-/// Image header flags: bits 2:1 = 1, a 4 KiB granule; bit 3, any 2 MiB-aligned
-/// address will do; bit 0 clear, little-endian.
-const IMAGE_FLAGS: u64 = 0b1010;
+/// Image header flags: bits 2:1, the granule; bit 3, any 2 MiB-aligned address will
+/// do; bit 0 clear, little-endian.
+const IMAGE_FLAGS: u64 = {
+    let granule = match IdentityGeometry::GRANULE_SHIFT {
+        12 => 1,
+        14 => 2,
+        _ => 3,
+    };
+    1 << 3 | granule << 1
+};
+
+/// What an entry of the identity map's root translates, log2 of bytes.
+const IDMAP_ROOT_SHIFT: u32 =
+    IdentityGeometry::GRANULE_SHIFT + IdentityGeometry::INDEX_BITS * (IdentityGeometry::LEVELS - 1);
 
 /// MMU and caches off, little-endian; alignment checks of data and SP on, so
 /// that an unaligned access faults under QEMU as it does on a core that treats
@@ -47,6 +59,13 @@ global_asm!(
     ".set SCTLR_EL2_MMU_OFF, {sctlr_el2}",
     ".set HCR_EL2_RW, {hcr_el2}",
     ".set DESC_TABLE, {table}",
+    ".set GRANULE_SHIFT, {granule_shift}",
+    ".set GRANULE_BYTES, {granule_bytes}",
+    ".set INDEX_BITS, {index_bits}",
+    ".set INDEX_MASK, {index_mask}",
+    ".set IDMAP_LEVELS, {idmap_levels}",
+    ".set IDMAP_ROOT_SHIFT, {idmap_root_shift}",
+    ".set STATIC_TABLES, {static_tables}",
     ".set PAGE_KERNEL, {page_kernel}",
     ".set PAGE_KERNEL_ROX, {page_kernel_rox}",
     ".set DEFAULT_UART_PA, {uart}",
@@ -74,7 +93,7 @@ global_asm!(
     ".set FRAME_VECTOR, {frame_vector}",
     ".set FRAME_STATE, {frame_state}",
     ".set FRAME_EL, {frame_el}",
-    // linker.ld checks that it means the same address.
+    // linker.ld links there.
     ".global kimage_vaddr",
     ".set kimage_vaddr, {kimage_vaddr}",
     include_str!("macros.S"),
@@ -90,6 +109,13 @@ global_asm!(
     sctlr_el2 = const SCTLR_EL2_MMU_OFF,
     hcr_el2 = const HCR_EL2_RW,
     table = const TABLE_OR_PAGE,
+    granule_shift = const IdentityGeometry::GRANULE_SHIFT,
+    granule_bytes = const PAGE_SIZE,
+    index_bits = const IdentityGeometry::INDEX_BITS,
+    index_mask = const (1 << IdentityGeometry::INDEX_BITS) - 1,
+    idmap_levels = const IdentityGeometry::LEVELS,
+    idmap_root_shift = const IDMAP_ROOT_SHIFT,
+    static_tables = const STATIC_TABLES,
     page_kernel = const PAGE_KERNEL.bits() | TABLE_OR_PAGE,
     page_kernel_rox = const PAGE_KERNEL_ROX.bits() | TABLE_OR_PAGE,
     uart = const DEFAULT_UART_PA,

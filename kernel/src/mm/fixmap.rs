@@ -1,9 +1,9 @@
 //! The fixmap: virtual addresses known at compile time, whose tables are static
 //! and linked once. Everything in it is mapped by `create_mapping_noalloc`.
 //!
-//! The window for the device tree comes first: 2 MiB, and a page more for a
-//! tree that does not start on a page. A slot for each device follows, with an
-//! unmapped page around each.
+//! The window for the device tree comes first: 2 MiB, and a page more for a tree
+//! that does not start on a page. A slot for each device follows, with an unmapped
+//! page around each. Where a slot is depends on the granule, but for the first.
 
 use core::fmt;
 
@@ -19,7 +19,7 @@ use crate::arch::tlb;
 /// The device tree's window.
 pub const FIX_FDT: u64 = FIXADDR_START;
 /// The console's page.
-pub const FIX_EARLYCON: u64 = FIXADDR_START + 2 * LEVEL2_BLOCK_SIZE + PAGE_SIZE;
+pub const FIX_EARLYCON: u64 = FIXADDR_START + FDT_WINDOW_BYTES + PAGE_SIZE;
 /// The page of the power manager.
 pub const FIX_POWER: u64 = FIX_EARLYCON + 2 * PAGE_SIZE;
 /// A page for self-tests.
@@ -27,13 +27,19 @@ pub const FIX_SELFTEST: u64 = FIX_POWER + 2 * PAGE_SIZE;
 /// Another, for the test that a new leaf needs no allocation.
 pub const FIX_NOALLOC: u64 = FIX_SELFTEST + 2 * PAGE_SIZE;
 /// Room for self-tests that map many pages.
-pub const FIX_SELFTEST_PAGES: u64 = FIXADDR_START + 4 * LEVEL2_BLOCK_SIZE;
-/// One past the last slot.
-pub const FIXADDR_END: u64 = FIXADDR_START + 7 * LEVEL2_BLOCK_SIZE;
+pub const FIX_SELFTEST_PAGES: u64 = FIXADDR_START + 2 * FDT_WINDOW_BYTES;
+/// How many.
+pub const SELFTEST_PAGES: u64 = 1024;
+/// The end of what the last of the tables translates; the page before is unmapped.
+pub const FIXADDR_END: u64 = FIXADDR_START + SLOTS_BYTES.next_multiple_of(LEVEL2_BLOCK_SIZE);
 /// Beyond the fixmap, where only tables down to level 2 exist: room for blocks.
-pub const FIX_SELFTEST_BLOCK: u64 = FIXADDR_START + 8 * LEVEL2_BLOCK_SIZE;
+pub const FIX_SELFTEST_BLOCK: u64 = FIXADDR_END + 2 * LEVEL2_BLOCK_SIZE;
 
-const _: () = assert!(MAX_FDT_SIZE as u64 + PAGE_SIZE <= 2 * LEVEL2_BLOCK_SIZE);
+/// Any granule's contiguous run is aligned to it.
+const FDT_WINDOW_BYTES: u64 = 4 << 20;
+const SLOTS_BYTES: u64 = FIX_SELFTEST_PAGES - FIXADDR_START + (SELFTEST_PAGES + 1) * PAGE_SIZE;
+const _: () = assert!(MAX_FDT_SIZE as u64 + PAGE_SIZE <= FDT_WINDOW_BYTES);
+const _: () = assert!(FIX_NOALLOC + PAGE_SIZE < FIX_SELFTEST_PAGES);
 
 /// Links the tables of the whole fixmap, which makes every later call here one
 /// that needs no allocation. Linux: `early_fixmap_init`.
@@ -48,6 +54,11 @@ pub fn init(tables: &mut KernelTables, frames: &mut FrameRun) -> Result<Flush, M
     )
 }
 
+/// The page that a device at `pa` is in: not always at its start.
+pub fn page_of(pa: u64) -> u64 {
+    pa & !(PAGE_SIZE - 1)
+}
+
 /// Maps a device's page of registers into its slot.
 ///
 /// # Errors
@@ -55,7 +66,7 @@ pub fn init(tables: &mut KernelTables, frames: &mut FrameRun) -> Result<Flush, M
 pub fn map_device(tables: &mut KernelTables, slot: u64, pa: u64) -> Result<Flush, MapError> {
     let mapping = Mapping {
         va: VirtAddr::new(slot),
-        pa: PhysAddr::new(pa),
+        pa: PhysAddr::new(page_of(pa)),
         size_bytes: PAGE_SIZE,
         prot: PROT_DEVICE_nGnRE,
     };

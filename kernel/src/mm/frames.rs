@@ -1,21 +1,21 @@
 //! Frames for new tables: from a static pool for image and fixmap, from free
 //! RAM for the linear map.
 
-use core::mem::MaybeUninit;
-use core::sync::atomic::AtomicU64;
-
-use early_mmu::{MapError, PhysAddr, ReservedFrames, TableAlloc};
+use early_mmu::{Geometry as _, MapError, PhysAddr, ReservedFrames, TableAlloc};
 use platform::memblock::{AllocError, Memblock};
 use platform::range::PhysRange;
 
 use crate::arch::cache;
 use crate::arch::mmu::TableWindow;
-use crate::boot::info::EarlyCell;
 
-use super::layout::PAGE_SIZE;
+use super::fixmap::FIXADDR_END;
+use super::image;
+use super::layout::{
+    FIXADDR_START, Geometry, IdentityGeometry, LEVEL2_BLOCK_SIZE, PAGE_SIZE, Table,
+};
 
 /// One table frame.
-pub type Frame = &'static mut [AtomicU64; 512];
+pub type Frame = &'static mut Table;
 
 /// A run of frames that are nobody else's.
 #[derive(Debug)]
@@ -139,25 +139,25 @@ impl TableAlloc for MemblockFrames<'_> {
     }
 }
 
-/// How many frames map image, fixmap, and the identity map's UART.
-const STATIC_FRAMES: usize = 24;
-
-#[repr(C, align(4096))]
-struct StaticPool(MaybeUninit<[[u64; 512]; STATIC_FRAMES]>);
-
-#[unsafe(link_section = ".noinit.pgdir")]
-static STATIC_POOL: EarlyCell<StaticPool> = EarlyCell::new(StaticPool(MaybeUninit::uninit()));
+/// How many frames it takes at most to map image, fixmap, and in the identity map
+/// two devices: a table at each level below the root, but for the fixmap's last.
+pub const STATIC_TABLES: usize = {
+    let levels = Geometry::LEVELS as usize;
+    let fixmap = (FIXADDR_END - FIXADDR_START) / LEVEL2_BLOCK_SIZE;
+    (levels - 1) + (levels - 2 + fixmap as usize) + 2 * (IdentityGeometry::LEVELS as usize - 1)
+};
 
 /// The static frames, while the MMU is off.
 ///
 /// # Safety
 /// Once only.
 pub unsafe fn static_frames(window: TableWindow) -> FrameRun {
-    let start = STATIC_POOL.as_ptr().expose_provenance() as u64;
+    let start = image::runtime_text().start + image::static_tables_offset();
     let range = PhysRange {
         start,
-        end: start + STATIC_FRAMES as u64 * PAGE_SIZE,
+        end: start + STATIC_TABLES as u64 * PAGE_SIZE,
     };
-    // SAFETY: nobody refers to the pool but through the one run.
+    // SAFETY: head.S sets them aside, and nobody refers to them but through the
+    // one run.
     unsafe { FrameRun::new(window, range) }
 }

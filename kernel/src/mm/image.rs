@@ -18,7 +18,9 @@ unsafe extern "C" {
     static exception_stack_bottom: u8;
     static init_stack_top: u8;
     static exception_stack_top: u8;
+    static swapper_pg_dir: u8;
     static idmap_pg_dir: u8;
+    static static_tables: u8;
 }
 
 /// A part of the image with one protection, in bytes from `_text`: the same
@@ -127,7 +129,18 @@ pub fn phys(image_pa: u64) -> PhysRange {
     }
 }
 
-/// The identity map's level-0 table, as an offset from `_text`.
+/// The kernel's root table, as an offset from `_text`.
+pub fn swapper_pg_dir_offset() -> u64 {
+    offset!(swapper_pg_dir)
+}
+
+/// The first of [`STATIC_TABLES`](super::frames::STATIC_TABLES) frames, as an offset
+/// from `_text`.
+pub fn static_tables_offset() -> u64 {
+    offset!(static_tables)
+}
+
+/// The identity map's root table, as an offset from `_text`.
 pub fn idmap_pg_dir_offset() -> u64 {
     offset!(idmap_pg_dir)
 }

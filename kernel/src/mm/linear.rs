@@ -8,13 +8,17 @@ use platform::range::PhysRange;
 use super::KernelTables;
 use super::frames::MemblockFrames;
 use super::image;
-use super::layout::{LEVEL1_BLOCK_SIZE, PAGE_END, PAGE_OFFSET, PAGE_SIZE};
+use super::layout::{PAGE_END, PAGE_OFFSET, PAGE_SIZE};
+
+/// Alignment of what PAGE_OFFSET maps: the largest block or contiguous run that RAM
+/// can need (a level-1 block with 4 KiB pages, 32 level-2 blocks with 16 KiB).
+const MEMSTART_ALIGN: u64 = 1 << 30;
 
 /// Where RAM is mapped.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearMap {
-    /// What PAGE_OFFSET maps: below all RAM, on a level-1 block, so that
-    /// virtual and physical addresses are aligned alike.
+    /// What PAGE_OFFSET maps: below all RAM, and aligned so that virtual and
+    /// physical addresses are aligned alike.
     memstart: u64,
     /// RAM that is too far up to be mapped, in bytes.
     pub clipped_bytes: u64,
@@ -37,7 +41,7 @@ impl LinearMap {
             .first()
             .map_or(0, |bank| bank.start);
         let mut map = Self {
-            memstart: lowest & !(LEVEL1_BLOCK_SIZE - 1),
+            memstart: lowest & !(MEMSTART_ALIGN - 1),
             clipped_bytes: 0,
         };
         let reach = map.reach(pa_bits);

@@ -13,16 +13,16 @@ use core::sync::atomic::Ordering;
 
 use early_mmu::descriptor::Kind;
 use early_mmu::{
-    Descriptor, Granule4K, Level, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr, TableMemory,
-    VaRange,
+    Descriptor, Geometry as _, Level, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr,
+    TableMemory, VaRange,
 };
 use platform::fdt::wipe_seeds;
 
 use crate::arch::mmu::TableWindow;
 use crate::boot::info::BootInfo;
 
-/// Tables of this kernel: 4 KiB granule, 48-bit virtual addresses.
-pub type Geometry = Granule4K<48>;
+use layout::{Geometry, PAGE_SIZE, Table};
+
 /// The kernel's own tables, for TTBR1.
 pub type KernelTables = PageTable<Geometry, TableWindow>;
 
@@ -60,7 +60,10 @@ pub fn report(boot: &BootInfo) {
         );
     }
     log::info!(
-        "table frames: 1 root, {} static for image and fixmap, {} for the linear map",
+        "{} KiB granule, {}-bit addresses; table frames: 1 root, {} static for image and fixmap, \
+         {} for the linear map",
+        PAGE_SIZE >> 10,
+        Geometry::VA_BITS,
         boot.static_frames,
         boot.linear_frames
     );
@@ -88,10 +91,14 @@ pub fn setup_fdt(tables: &mut KernelTables, boot: &BootInfo) {
     }
 }
 
+fn table(tables: &KernelTables, pa: PhysAddr) -> Option<&Table> {
+    TableMemory::<Geometry>::table(tables.memory(), pa)
+}
+
 /// Calls `visit` with the physical address of every table.
 pub fn for_each_table(tables: &KernelTables, visit: &mut dyn FnMut(u64)) {
     fn descend(tables: &KernelTables, pa: PhysAddr, level: Level, visit: &mut dyn FnMut(u64)) {
-        let Some(table) = tables.memory().table(pa) else {
+        let Some(table) = table(tables, pa) else {
             return;
         };
         visit(pa.as_u64());
@@ -102,19 +109,14 @@ pub fn for_each_table(tables: &KernelTables, visit: &mut dyn FnMut(u64)) {
             }
         }
     }
-    descend(tables, tables.root(), 0, visit);
+    descend(tables, tables.root(), Geometry::START_LEVEL, visit);
 }
 
 /// A checksum of every table, for tests that nothing was written.
 pub fn tables_checksum(tables: &KernelTables) -> u64 {
     let mut sum = 0xcbf2_9ce4_8422_2325;
     for_each_table(tables, &mut |pa| {
-        for entry in tables
-            .memory()
-            .table(PhysAddr::new(pa))
-            .into_iter()
-            .flatten()
-        {
+        for entry in table(tables, PhysAddr::new(pa)).into_iter().flatten() {
             // FNV-1a, a word at a time.
             sum = (sum ^ entry.load(Ordering::Relaxed)).wrapping_mul(0x0000_0100_0000_01b3);
         }

@@ -125,7 +125,7 @@ fn fixmap_slots(context: &Context<'_>) -> Vec<Expected> {
         pa.map(|pa| Expected {
             name,
             va,
-            pa,
+            pa: fixmap::page_of(pa),
             size_bytes: PAGE_SIZE,
             prot: PROT_DEVICE_nGnRE,
         })

@@ -3,12 +3,15 @@
 
 use core::panic::Location;
 
-use early_mmu::{Flags, MapError, Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PhysAddr, VirtAddr};
+use early_mmu::{
+    Flags, Geometry as _, LAST_LEVEL, MapError, Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PhysAddr,
+    VirtAddr,
+};
 
 use super::{Context, Test, TestResult, check};
 use crate::arch::mmu::translate_read;
 use crate::arch::tlb;
-use crate::mm::layout::{FIXADDR_START, LEVEL1_BLOCK_SIZE, LEVEL2_BLOCK_SIZE, PAGE_END, PAGE_SIZE};
+use crate::mm::layout::{FIXADDR_START, Geometry, PAGE_SIZE};
 use crate::mm::{fixmap, tables_checksum};
 
 pub(super) const TESTS: &[Test] = &[
@@ -38,14 +41,9 @@ fn page_at(context: &Context<'_>, va: u64, pages: u64) -> Mapping {
 /// A missing table is named by level, address and caller, at each level.
 fn missing_table(context: &mut Context<'_>) -> TestResult {
     let before = tables_checksum(context.tables);
-    // Nothing else is in the level-0 entry after the linear map's end but the
-    // image; beside the fixmap only the level-1 and level-2 tables exist.
-    let cases = [
-        (PAGE_END + (1 << 39), 1),
-        (FIXADDR_START - LEVEL1_BLOCK_SIZE, 2),
-        (FIXADDR_START - LEVEL2_BLOCK_SIZE, 3),
-    ];
-    for (va, missing) in cases {
+    for missing in Geometry::START_LEVEL + 1..=LAST_LEVEL {
+        // One entry before the fixmap's, in the table that both share.
+        let va = FIXADDR_START - Geometry::entry_bytes(missing - 1);
         let mapping = page_at(context, va, 1);
         let here = Location::caller().file();
         let result = context.tables.create_mapping_noalloc(mapping, Flags::NONE);

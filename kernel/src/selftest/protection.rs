@@ -52,6 +52,10 @@ pub(super) const TESTS: &[Test] = &[
         run: large_change_takes_effect,
     },
     Test {
+        name: "protection.block_change_takes_effect",
+        run: block_change_takes_effect,
+    },
+    Test {
         name: "protection.live_type_change_refused",
         run: live_type_change_refused,
     },
@@ -234,30 +238,32 @@ fn device_tree(context: &mut Context<'_>) -> TestResult {
     must_not_be_writable("the device tree's last byte", va + fdt.size_bytes() - 1)
 }
 
-/// A page to play with, and nothing else in it.
-#[repr(align(4096))]
-struct ScratchPage(
-    #[expect(dead_code, reason = "reached by its address")] [u8; PAGE_SIZE as usize],
-);
+/// Memory of the heap to play with, its physical address; aligned to its size.
+/// Never given back: it stays mapped twice.
+fn scratch(context: &Context<'_>, size_bytes: u64) -> Result<u64, End> {
+    let layout = Layout::from_size_align(size_bytes as usize, size_bytes as usize)
+        .map_err(|error| End::Failed(format!("{error}")))?;
+    // SAFETY: the size is not zero.
+    let memory = unsafe { alloc::alloc::alloc(layout) };
+    if memory.is_null() {
+        return Err(End::Skipped("the heap is too small"));
+    }
+    Ok((memory.addr() as u64).wrapping_sub(context.boot.linear.offset()))
+}
 
-static mut SCRATCH: ScratchPage = ScratchPage([0; PAGE_SIZE as usize]);
-
-/// Maps the scratch page read-write in its fixmap slot.
-fn map_scratch(context: &mut Context<'_>) -> Result<u64, MapError> {
-    let va = fixmap::FIX_SELFTEST;
-    let offset = (&raw const SCRATCH).expose_provenance() as u64 - image::text().va();
+/// Maps memory read-write where the tables for it are.
+fn map(context: &mut Context<'_>, va: u64, pa: u64, size_bytes: u64, flags: Flags) -> TestResult {
     let mapping = Mapping {
         va: VirtAddr::new(va),
-        pa: PhysAddr::new(context.boot.image_pa + offset),
-        size_bytes: PAGE_SIZE,
+        pa: PhysAddr::new(pa),
+        size_bytes,
         prot: PAGE_KERNEL,
     };
-    tlb::execute(
-        context
-            .tables
-            .create_mapping_noalloc(mapping, Flags::NONE)?,
-    );
-    Ok(va)
+    match context.tables.create_mapping_noalloc(mapping, flags) {
+        Ok(flush) => tlb::execute(flush),
+        Err(error) => return Err(End::Failed(format!("{error}"))),
+    }
+    Ok(())
 }
 
 fn set_prot(context: &mut Context<'_>, va: u64, size_bytes: u64, prot: Prot) -> TestResult {
@@ -278,9 +284,11 @@ fn set_prot(context: &mut Context<'_>, va: u64, size_bytes: u64, prot: Prot) -> 
 /// Each access warms the TLB entry that the next change must invalidate: a table
 /// walk alone would hide a flush that was forgotten.
 fn change_takes_effect(context: &mut Context<'_>) -> TestResult {
-    let va = map_scratch(context).map_err(|error| End::Failed(format!("{error}")))?;
+    let va = fixmap::FIX_SELFTEST;
+    let pa = scratch(context, PAGE_SIZE)?;
+    map(context, va, pa, PAGE_SIZE, Flags::NONE)?;
     for value in [1, 2, 3] {
-        // SAFETY: the scratch page is this test's alone.
+        // SAFETY: the page is this test's alone.
         let written = unsafe { guarded::store8(va, value) };
         check!(
             written.is_ok(),
@@ -289,59 +297,62 @@ fn change_takes_effect(context: &mut Context<'_>) -> TestResult {
         set_prot(context, va, PAGE_SIZE, PAGE_KERNEL_RO)?;
         must_not_be_writable("a page made read-only", va)?;
         // SAFETY: as above.
-        let word = unsafe { guarded::load32(va) };
+        let byte = unsafe { guarded::load32(va) }.map(|word| word as u8);
         check!(
-            word == Ok(value.into()),
-            "round {value}: reads {word:x?} after the change"
+            byte == Ok(value),
+            "round {value}: reads {byte:x?} after the change"
         );
         set_prot(context, va, PAGE_SIZE, PAGE_KERNEL)?;
     }
     set_prot(context, va, PAGE_SIZE, PAGE_KERNEL_RO)
 }
 
-/// The same for a block, and for more pages than are invalidated one by one. The
-/// block is new, and no table is missing for it: the other half of the promise.
+/// More pages than are invalidated one by one, of the same memory time and again.
 fn large_change_takes_effect(context: &mut Context<'_>) -> TestResult {
-    let layout = Layout::from_size_align(LARGE_BYTES as usize, LARGE_BYTES as usize);
-    let Ok(layout) = layout else {
-        return Err(End::Failed("no such layout".into()));
-    };
-    // SAFETY: the size is not zero. Never given back: it stays mapped twice.
-    let memory = unsafe { alloc::alloc::alloc(layout) };
-    if memory.is_null() {
-        return Err(End::Skipped("the heap is too small"));
+    const MEMORY_BYTES: u64 = 4 << 20;
+    let (start, size_bytes) = (
+        fixmap::FIX_SELFTEST_PAGES,
+        fixmap::SELFTEST_PAGES * PAGE_SIZE,
+    );
+    let pa = scratch(context, MEMORY_BYTES)?;
+    for va in (start..start + size_bytes).step_by(MEMORY_BYTES as usize) {
+        map(context, va, pa, MEMORY_BYTES, Flags::NO_BLOCK)?;
     }
-    let pa = (memory.addr() as u64).wrapping_sub(context.boot.linear.offset());
-    for (va, flags) in [
-        (fixmap::FIX_SELFTEST_BLOCK, Flags::NONE),
-        (fixmap::FIX_SELFTEST_PAGES, Flags::NO_BLOCK),
-    ] {
-        let mapping = Mapping {
-            va: VirtAddr::new(va),
-            pa: PhysAddr::new(pa),
-            size_bytes: LARGE_BYTES,
-            prot: PAGE_KERNEL,
-        };
-        match context.tables.create_mapping_noalloc(mapping, flags) {
-            Ok(flush) => tlb::execute(flush),
-            Err(error) => return Err(End::Failed(format!("{error}"))),
-        }
-        let places = [va, va + LARGE_BYTES / 2, va + LARGE_BYTES - 1];
-        for place in places {
-            // SAFETY: the memory is this test's alone.
-            let written = unsafe { guarded::store8(place, 1) };
-            check!(written.is_ok(), "{place:#x}: {written:x?}");
-        }
-        set_prot(context, va, LARGE_BYTES, PAGE_KERNEL_RO)?;
-        for place in places {
-            must_not_be_writable("what was made read-only", place)?;
-        }
+    becomes_read_only(context, start, size_bytes)
+}
+
+/// The same for a block. It is new, and no table is missing for it: the other half
+/// of the promise.
+fn block_change_takes_effect(context: &mut Context<'_>) -> TestResult {
+    // Nothing takes memory any more after the early stage.
+    let mut memory = context.boot.firmware.memblock;
+    let reach = context.boot.linear.reach(context.boot.pa_bits);
+    let Ok(block) = memory.allocate(LEVEL2_BLOCK_SIZE, LEVEL2_BLOCK_SIZE, reach) else {
+        return Err(End::Skipped("no free RAM is as large as a block"));
+    };
+    let va = fixmap::FIX_SELFTEST_BLOCK;
+    map(context, va, block.start, LEVEL2_BLOCK_SIZE, Flags::NONE)?;
+    let leaf = context.tables.walk(VirtAddr::new(va)).leaf();
+    check!(
+        leaf.is_some_and(|leaf| leaf.size_bytes == LEVEL2_BLOCK_SIZE),
+        "no block: {leaf:x?}"
+    );
+    becomes_read_only(context, va, LEVEL2_BLOCK_SIZE)
+}
+
+fn becomes_read_only(context: &mut Context<'_>, va: u64, size_bytes: u64) -> TestResult {
+    let places = [va, va + size_bytes / 2, va + size_bytes - 1];
+    for place in places {
+        // SAFETY: the memory is this test's alone.
+        let written = unsafe { guarded::store8(place, 1) };
+        check!(written.is_ok(), "{place:#x}: {written:x?}");
+    }
+    set_prot(context, va, size_bytes, PAGE_KERNEL_RO)?;
+    for place in places {
+        must_not_be_writable("what was made read-only", place)?;
     }
     Ok(())
 }
-
-/// A block, and more pages than `TlbMaintenance::MAX_INVALIDATIONS`.
-const LARGE_BYTES: u64 = 2 * LEVEL2_BLOCK_SIZE;
 
 /// Normal to Device needs break-before-make: refused, and nothing is written.
 fn live_type_change_refused(context: &mut Context<'_>) -> TestResult {

@@ -4,7 +4,7 @@
 //! These tests need the kernel, so they run only when asked for:
 //! `cargo test -p bootcheck --test faults -- --ignored`; with `--nocapture` they print a table.
 //! `KERNEL_IMAGE` names another kernel than `target/kernel/Image`; its ELF is `kernel.elf` beside
-//! it.
+//! it. `KERNEL_CPU` names a CPU that it boots on.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -157,14 +157,21 @@ fn cells() -> (Vec<Cell>, BTreeMap<String, usize>) {
 /// Boots one cell.
 fn report(cell: &Cell, image: &Path, source: &Source, words: &str) -> Report {
     let append = format!("fault={}@{} loglevel=4 {words}", cell.name, cell.stage);
+    let cpu = std::env::var("KERNEL_CPU").unwrap_or("cortex-a72".into());
+    report_on(&cpu, &append, image, source)
+}
+
+fn report_on(cpu: &str, append: &str, image: &Path, source: &Source) -> Report {
     let elf = image.with_file_name("kernel.elf");
-    let arguments: [&std::ffi::OsStr; 10] = [
+    let arguments: [&std::ffi::OsStr; 12] = [
         "bootcheck".as_ref(),
         "boot".as_ref(),
         "--image".as_ref(),
         image.as_ref(),
         "--elf".as_ref(),
         elf.as_ref(),
+        "--cpu".as_ref(),
+        cpu.as_ref(),
         "--append".as_ref(),
         append.as_ref(),
         "--timeout".as_ref(),
@@ -256,4 +263,20 @@ fn every_fault_in_every_stage() {
 #[ignore = "needs the kernel: make image"]
 fn every_fault_in_every_stage_without_a_console() {
     check_all("earlycon=pl011,0x30000000", true);
+}
+
+/// A kernel with a granule that the CPU lacks says so before it uses it, in its log or without one.
+#[test]
+#[ignore = "needs the kernel: make image GRANULE=16k"]
+fn a_missing_granule_is_named() {
+    let image = root().join("target/kernel/16k/Image");
+    let source = Source::new(image.with_file_name("kernel.elf"));
+    for append in ["", "earlycon=pl011,0x30000000"] {
+        let report = report_on("cortex-a72", append, &image, &source);
+        assert_eq!(report.verdict, Verdict::Panic);
+        assert_eq!(report.stage.as_deref(), Some("fdt"));
+        let message = report.message.unwrap_or_default();
+        let named = "this CPU has no 16 KiB granule (ID_AA64MMFR0_EL1.TGran16 = 0x0)";
+        assert!(message.contains(named), "{message}");
+    }
 }
