@@ -1,11 +1,13 @@
 //! Boots of one guest in one QEMU: the first, and those after resets with its RAM kept.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::console::Console;
 use crate::interrupt::Interrupted;
+use crate::loader;
 use crate::locate::Scene;
 use crate::plan::{BlackBox, Plan, Wiring, random};
 use crate::qemu::{Qemu, StartError};
@@ -103,7 +105,16 @@ pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, I
     let start = Instant::now();
     let mut version = None;
     let mut earlier = Vec::new();
-    let watch = match Qemu::start(plan) {
+    let files = loader::prepare(plan);
+    let directory = match &files {
+        Ok(Some(files)) => files.path(),
+        _ => Path::new(""),
+    };
+    let started = match &files {
+        Ok(_) => Qemu::start(plan, directory),
+        Err(reason) => Err(StartError::Failed(reason.clone())),
+    };
+    let watch = match started {
         Err(StartError::Interrupted) => return Err(Interrupted),
         Err(StartError::Failed(reason)) => {
             let mut watch = Watch::new(plan);
@@ -116,7 +127,7 @@ pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, I
         }
     };
     let mut argv = vec![plan.qemu.to_string_lossy().into_owned()];
-    let arguments = plan.arguments(Wiring::Tester);
+    let arguments = plan.arguments(Wiring::Tester(directory));
     argv.extend(
         arguments
             .iter()

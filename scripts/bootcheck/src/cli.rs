@@ -8,6 +8,7 @@ use regex::Regex;
 
 use crate::blackbox;
 use crate::image::{self, Form, Image};
+use crate::loader::{self, Loader};
 use crate::plan::{Entry, Plan, Size, machine_name};
 use crate::verdict::{Rule, Verdict};
 
@@ -173,7 +174,16 @@ pub struct GuestArgs {
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
+    /// What starts the image
+    #[arg(
+        long,
+        value_enum,
+        default_value = "qemu",
+        conflicts_with = "load_address"
+    )]
+    pub loader: Loader,
     /// Firmware to start instead of QEMU's own boot code
+    /// [default: that of the loader, where distributions install it]
     #[arg(long, value_name = "FILE")]
     pub firmware: Option<PathBuf>,
     /// The kernel's command line
@@ -392,11 +402,31 @@ impl GuestArgs {
             ));
         }
         let plan = self.plan_for(image);
+        let cannot = |reason| format!("{} cannot boot: {reason}", self.image.display());
+        if plan.loader == Loader::UefiDisk && (plan.append.is_some() || plan.initrd.is_some()) {
+            return Err(cannot(
+                "a loader that finds it on a disk has no command line and no initial RAM disk for \
+                 it; --loader uefi has"
+                    .into(),
+            ));
+        }
+        if plan.loader != Loader::Qemu {
+            let bytes = std::fs::read(&self.image).map_err(|error| cannot(error.to_string()))?;
+            loader::check(&plan, &bytes).map_err(cannot)?;
+        }
         if let (Some(ram), "virt") = (plan.mem, machine_name(&plan.machine)) {
-            image::check_extent_on_virt(&image, ram.0)
-                .map_err(|reason| format!("{} cannot boot: {reason}", self.image.display()))?;
+            image::check_extent_on_virt(&image, ram.0).map_err(cannot)?;
         }
         Ok(plan)
+    }
+
+    /// The machine: UEFI passes a device tree on only where it has no ACPI tables to offer.
+    fn machine(&self) -> String {
+        if self.loader.is_uefi() && !self.machine.contains(",acpi=") {
+            format!("{},acpi=off", self.machine)
+        } else {
+            self.machine.clone()
+        }
     }
 
     fn plan_for(&self, image: Image) -> Plan {
@@ -410,7 +440,7 @@ impl GuestArgs {
         };
         Plan {
             qemu: self.qemu.clone(),
-            machine: self.machine.clone(),
+            machine: self.machine(),
             cpu: self.cpu.clone().or(is_virtual.then(|| cpu.to_owned())),
             mem: match self.numa.iter().map(|size| size.0).sum() {
                 0 => self.mem.or(is_virtual.then_some(Size(mem << 20))),
@@ -419,10 +449,14 @@ impl GuestArgs {
             smp: self.smp,
             numa: self.numa.clone(),
             accel: self.accel.clone(),
+            loader: self.loader,
             entry: self.load_address.map_or(Entry::Kernel, Entry::Loader),
             dtb: self.dtb.clone(),
             initrd: self.initrd.clone(),
-            firmware: self.firmware.clone(),
+            firmware: self
+                .firmware
+                .clone()
+                .or_else(|| self.loader.default_firmware()),
             append: self.append.clone(),
             icount: self.icount,
             qemu_args: self.qemu_arg.clone(),

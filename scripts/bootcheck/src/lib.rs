@@ -11,7 +11,7 @@
 //!   `Image` out of the kernel's ELF.
 //! - [`plan`] is the only place that writes QEMU arguments; [`qemu`] starts it, [`qmp`] talks to
 //!   it, [`stream`] takes in what it writes,
-//!   [`process`] makes sure that it never outlives us.
+//!   [`process`] makes sure that it never outlives us; [`loader`] knows U-Boot and UEFI.
 //! - [`exceptions`] reads QEMU's exception log, [`standstill`] notices that nothing new happens and
 //!   [`hang`] proves that nothing ever will, [`postmortem`] reads what a dead guest left behind:
 //!   registers through [`gdbstub`], our kernel's [`blackbox`].
@@ -47,6 +47,7 @@ pub mod image;
 pub mod inject;
 pub mod interrupt;
 pub mod ktap;
+pub mod loader;
 pub mod locate;
 pub mod matrix;
 pub mod parallel;

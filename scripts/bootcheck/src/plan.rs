@@ -5,12 +5,13 @@
 
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regex::Regex;
 
 use crate::image::{Form, Image, VIRT_RAM};
+use crate::loader::{self, Loader};
 use crate::verdict::Rule;
 
 /// Everything about one boot.
@@ -30,7 +31,9 @@ pub struct Plan {
     pub numa: Vec<Size>,
     /// `-accel`.
     pub accel: String,
-    /// How the image gets into memory.
+    /// What starts the image.
+    pub loader: Loader,
+    /// How the image gets into memory, where QEMU itself starts it.
     pub entry: Entry,
     /// `-dtb`.
     pub dtb: Option<PathBuf>,
@@ -84,10 +87,11 @@ pub enum Entry {
 
 /// Where QEMU's console and monitor go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wiring {
+pub enum Wiring<'a> {
     /// To the tester: QMP is standard input, the console standard output, both sockets. Nothing
-    /// in the file system, nothing that could be left behind; the guest waits for `cont`.
-    Tester,
+    /// in the file system, nothing that could be left behind; the guest waits for `cont`. With the
+    /// directory of a loader's files.
+    Tester(&'a Path),
     /// To a person: the console on the terminal.
     Terminal,
 }
@@ -95,7 +99,7 @@ pub enum Wiring {
 impl Plan {
     /// QEMU's arguments.
     #[must_use]
-    pub fn arguments(&self, wiring: Wiring) -> Vec<OsString> {
+    pub fn arguments(&self, wiring: Wiring<'_>) -> Vec<OsString> {
         let mut list: Vec<OsString> = Vec::new();
         let mut add = |words: &[&dyn AsRef<std::ffi::OsStr>]| {
             list.extend(words.iter().map(|word| word.as_ref().to_owned()));
@@ -125,7 +129,7 @@ impl Plan {
             add(&[&"-rtc", &"base=2024-01-01,clock=vm", &"-seed", &"1"]);
         }
         match wiring {
-            Wiring::Tester => {
+            Wiring::Tester(_) => {
                 add(&[&"-chardev", &"socket,id=qmp,fd=0"]);
                 add(&[&"-mon", &"chardev=qmp,mode=control"]);
                 add(&[&"-chardev", &"socket,id=console,fd=1"]);
@@ -159,7 +163,29 @@ impl Plan {
                 add(&[&option, file]);
             }
         }
+        match (self.loader, wiring) {
+            (Loader::Uboot, Wiring::Tester(files)) => {
+                // Else it boots the same, after a countdown.
+                let file = option_value(&files.join(loader::UBOOT_ENV_FILE));
+                let address = loader::UBOOT_ENV;
+                let load = format!("loader,file={file},addr={address:#x},force-raw=on");
+                add(&[&"-device", &load]);
+            }
+            (Loader::UefiDisk, wiring) => {
+                let directory = match wiring {
+                    Wiring::Tester(files) => files.join(loader::ESP),
+                    Wiring::Terminal => loader::ESP.into(),
+                };
+                let disk = option_value(&directory);
+                let drive = format!("if=none,id=esp,format=raw,readonly=on,file=fat:{disk}");
+                add(&[&"-drive", &drive, &"-device", &"virtio-blk-pci,drive=esp"]);
+                // It would wait five seconds for a key.
+                add(&[&"-boot", &"menu=on,splash-time=0"]);
+            }
+            _ => {}
+        }
         match self.entry {
+            Entry::Kernel if self.loader == Loader::UefiDisk => {}
             Entry::Kernel => {
                 add(&[&"-kernel", &self.path]);
                 if let Some(append) = &self.append {
@@ -167,7 +193,7 @@ impl Plan {
                 }
             }
             Entry::Loader(address) => {
-                let file = self.path.to_string_lossy().replace(',', ",,");
+                let file = option_value(&self.path);
                 let load = format!("loader,file={file},addr={address:#x},force-raw=on");
                 add(&[&"-device", &load]);
                 add(&[&"-device", &format!("loader,addr={address:#x},cpu-num=0")]);
@@ -187,8 +213,9 @@ impl Plan {
                 .iter()
                 .map(|word| word.to_string_lossy().into_owned()),
         );
-        shlex::try_join(words.iter().map(String::as_str))
-            .unwrap_or_else(|_| format!("{words:?} (has a NUL byte)"))
+        let command = shlex::try_join(words.iter().map(String::as_str))
+            .unwrap_or_else(|_| format!("{words:?} (has a NUL byte)"));
+        loader::shell_preparation(self).unwrap_or_default() + &command
     }
 
     /// Whether a word stands on the kernel's command line.
@@ -207,6 +234,7 @@ impl Plan {
     #[must_use]
     pub fn place_black_box(&self, offset: u64) -> Option<BlackBox> {
         let base = match (self.entry, self.image.form) {
+            _ if self.loader == Loader::Uboot => loader::UBOOT_KERNEL,
             // Firmware loads the image wherever it likes.
             _ if self.firmware.is_some() => return None,
             (Entry::Loader(address), _) => address,
@@ -250,6 +278,11 @@ pub fn has_word(append: Option<&str>, word: &str) -> bool {
 #[must_use]
 pub fn random() -> u64 {
     RandomState::new().build_hasher().finish() | 1
+}
+
+/// A path inside an option of QEMU's that has other parts.
+fn option_value(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
 }
 
 /// The name of a machine, without its options.
@@ -320,6 +353,7 @@ mod tests {
             smp: 4,
             numa: vec![Size(33 << 20), Size(67 << 20)],
             accel: "tcg".into(),
+            loader: Loader::Qemu,
             entry: Entry::Kernel,
             dtb: Some("a.dtb".into()),
             initrd: Some("rd".into()),
@@ -355,7 +389,7 @@ mod tests {
              -seed 1 -serial stdio -no-reboot -dtb a.dtb -initrd rd -bios bios -kernel \
              'an Image,1' -append \"it's quiet\" -d int"
         );
-        let tester = full().arguments(Wiring::Tester);
+        let tester = full().arguments(Wiring::Tester(Path::new("files")));
         assert!(tester.contains(&"-S".into()) && tester.ends_with(&["-d".into(), "int".into()]));
     }
 
@@ -371,6 +405,27 @@ mod tests {
              -device 'loader,addr=0x44000000,cpu-num=0'"
         ));
         assert!(!command.contains("-kernel"));
+    }
+
+    #[test]
+    fn loaders_have_their_files() {
+        let plan = |loader| Plan { loader, ..full() };
+        let words = |loader| {
+            let words = plan(loader).arguments(Wiring::Tester(Path::new("a,b")));
+            let words = words.iter().map(|word| word.to_string_lossy());
+            words.collect::<Vec<_>>().join(" ")
+        };
+        let uboot = words(Loader::Uboot);
+        assert!(uboot.contains("loader,file=a,,b/uboot.env,addr=0x4000000,force-raw=on"));
+        assert!(uboot.contains("-kernel") && uboot.contains("-append"));
+        let disk = words(Loader::UefiDisk);
+        assert!(disk.contains("file=fat:a,,b/esp ") && !disk.contains("-kernel"));
+        // What is shown needs nothing that is gone by then.
+        assert!(!plan(Loader::Uboot).shell_command().contains("uboot.env"));
+        let command = plan(Loader::UefiDisk).shell_command();
+        let made = "mkdir -p esp/EFI/BOOT && cp 'an Image,1' esp/EFI/BOOT/BOOTAA64.EFI && qemu ";
+        assert!(command.starts_with(made), "{command}");
+        assert!(command.contains("file=fat:esp'"), "{command}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::blackbox::{self, Record};
 use crate::gdbstub::{GdbStub, Registers};
+use crate::loader::Loader;
 use crate::locate::{Scene, Snapshot};
 use crate::plan::{BlackBox, Plan, ram_start};
 use crate::qemu::Qemu;
@@ -32,7 +33,8 @@ pub struct PostMortem {
 /// How much is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// The black box alone, and only where its place is known: the boot was a good one.
+    /// The black box alone, and only where its place is known or a loader chose it: the boot was a
+    /// good one.
     Record,
     /// All there is.
     Everything,
@@ -43,14 +45,19 @@ pub enum Depth {
 #[must_use]
 pub fn examine(qemu: &mut Qemu, plan: &Plan, marks: &[BlackBox], depth: Depth) -> PostMortem {
     let mut found = PostMortem::default();
-    if depth == Depth::Record && plan.black_box.is_none() {
+    let is_anywhere = plan.loader != Loader::Qemu && plan.image.is_ours;
+    if depth == Depth::Record && plan.black_box.is_none() && !is_anywhere {
         return found;
     }
     let Ok(stub) = qemu.gdb() else {
         return found;
     };
     if depth == Depth::Record {
-        found.take_record(known_place(stub, plan, marks));
+        let record = known_place(stub, plan, marks).or_else(|| {
+            let registers = is_anywhere.then(|| stub.registers().ok())??;
+            named_place(stub, plan, marks, &registers)
+        });
+        found.take_record(record);
         return found;
     }
     if let Ok(cpus) = stub.cpus()

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -79,12 +80,13 @@ impl From<Interrupted> for StartError {
 }
 
 impl Qemu {
-    /// Starts QEMU for `plan`; the guest has not executed anything yet.
+    /// Starts QEMU for `plan`, with its loader's files in `files`; the guest has not executed
+    /// anything yet.
     ///
     /// # Errors
     /// [`StartError`]
-    pub fn start(plan: &Plan) -> Result<Self, StartError> {
-        let mut qemu = Self::spawn(plan).map_err(|error| spawn_failed(plan, &error))?;
+    pub fn start(plan: &Plan, files: &Path) -> Result<Self, StartError> {
+        let mut qemu = Self::spawn(plan, files).map_err(|error| spawn_failed(plan, &error))?;
         match qemu.come_up() {
             Ok(()) => Ok(qemu),
             Err(qmp::Error::Interrupted) => Err(StartError::Interrupted),
@@ -99,12 +101,12 @@ impl Qemu {
         }
     }
 
-    fn spawn(plan: &Plan) -> io::Result<Self> {
+    fn spawn(plan: &Plan, files: &Path) -> io::Result<Self> {
         let (qmp_ours, qmp_theirs) = UnixStream::pair()?;
         let (console_ours, console_theirs) = UnixStream::pair()?;
         let mut command = Command::new(&plan.qemu);
         command
-            .args(plan.arguments(Wiring::Tester))
+            .args(plan.arguments(Wiring::Tester(files)))
             .stdin(OwnedFd::from(qmp_theirs))
             .stdout(OwnedFd::from(console_theirs))
             .stderr(Stdio::piped());
