@@ -132,7 +132,7 @@ impl Plan {
             Wiring::Tester(_) => {
                 add(&[&"-chardev", &"socket,id=qmp,fd=0"]);
                 add(&[&"-mon", &"chardev=qmp,mode=control"]);
-                add(&[&"-chardev", &"socket,id=console,fd=1"]);
+                add(&[&"-chardev", &"file,id=console,path=/dev/fd/1"]);
                 add(&[&"-serial", &"chardev:console"]);
                 // A guest that ended stays readable, and the event says how it ended.
                 add(&[&"-action", &"reboot=shutdown,shutdown=pause", &"-S"]);

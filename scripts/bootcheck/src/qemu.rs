@@ -103,7 +103,7 @@ impl Qemu {
 
     fn spawn(plan: &Plan, files: &Path) -> io::Result<Self> {
         let (qmp_ours, qmp_theirs) = UnixStream::pair()?;
-        let (console_ours, console_theirs) = UnixStream::pair()?;
+        let (console_ours, console_theirs) = io::pipe()?;
         let mut command = Command::new(&plan.qemu);
         command
             .args(plan.arguments(Wiring::Tester(files)))

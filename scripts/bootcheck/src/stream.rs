@@ -6,12 +6,17 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, ioctl_fionbio};
 
 /// Bytes taken in at a time.
 const PIECE: usize = 64 << 10;
+
+/// How long bytes may gather before they are read: QEMU writes a console byte by byte, and would
+/// have to wake the reader for each of them.
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// Where the bytes go.
 pub trait Sink: Send + 'static {
@@ -56,7 +61,9 @@ impl<S: Sink> Stream<S> {
         let reader = std::thread::Builder::new()
             .name("stream".into())
             .spawn(move || {
-                while wait_for_input(&waited_for) && !lock(&shared).read() {}
+                while wait_for_input(&waited_for) && !lock(&shared).read() {
+                    std::thread::sleep(PAUSE);
+                }
                 lock(&shared).finish();
             })?;
         Ok(Self {
