@@ -70,9 +70,9 @@ fn uart() -> Option<Pl011> {
     }
 }
 
-fn send(byte: u8) {
+fn send(bytes: &[u8]) {
     let Some(uart) = uart() else { return };
-    if let Err(Stuck) = uart.send(byte) {
+    if let Err(Stuck) = uart.send(bytes) {
         // A console that takes nothing must not slow the boot down for ever.
         BASE.store(NONE, Ordering::Relaxed);
     }
@@ -84,13 +84,17 @@ pub struct Raw;
 impl Write for Raw {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         blackbox::record_console(text);
-        for byte in text.bytes() {
+        for line in text.as_bytes().split_inclusive(|&byte| byte == b'\n') {
             // First, since an exception may come between any two bytes.
-            MID_LINE.store(byte != b'\n', Ordering::Relaxed);
-            if byte == b'\n' {
-                send(b'\r');
+            MID_LINE.store(true, Ordering::Relaxed);
+            match line.strip_suffix(b"\n") {
+                Some(line) => {
+                    send(line);
+                    MID_LINE.store(false, Ordering::Relaxed);
+                    send(b"\r\n");
+                }
+                None => send(line),
             }
-            send(byte);
         }
         Ok(())
     }
