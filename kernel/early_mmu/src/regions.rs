@@ -141,7 +141,9 @@ impl<G: Geometry, M: TableMemory<G>> Iterator for Regions<'_, G, M> {
                     self.ia += run.size_bytes;
                     continue;
                 }
-                Descent::Fault { level } => behind(level),
+                Descent::Fault { table, level } => {
+                    behind(level) + hole::<G>(table.as_ref(), level, ia) * G::entry_bytes(level)
+                }
                 Descent::Unreachable { level, .. } if level > G::START_LEVEL => behind(level - 1),
                 Descent::Unreachable { .. } => 1 << G::VA_BITS,
             };
@@ -187,6 +189,14 @@ impl<G: Geometry, M: TableMemory<G>> Regions<'_, G, M> {
             ),
         }
     }
+}
+
+/// How many entries behind the one for `ia` are invalid: most of a sparse table is.
+fn hole<G: Geometry>(table: &[AtomicU64], level: Level, ia: u64) -> u64 {
+    let behind = table.iter().skip(G::index(ia, level) + 1);
+    behind
+        .take_while(|entry| entry.load(Relaxed) & bits::VALID == 0)
+        .count() as u64
 }
 
 /// Both regions as one, if the second continues the first.

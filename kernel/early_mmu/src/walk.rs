@@ -57,7 +57,7 @@ pub struct Leaf {
     pub effective: Descriptor,
 }
 
-/// Where a walk ended, with the table that holds the leaf.
+/// Where a walk ended, with the table that holds the last entry it read.
 pub(crate) enum Descent<'t, G: Geometry> {
     Leaf {
         table: &'t G::Table,
@@ -66,6 +66,7 @@ pub(crate) enum Descent<'t, G: Geometry> {
         inherited: u64,
     },
     Fault {
+        table: &'t G::Table,
         level: Level,
     },
     Unreachable {
@@ -131,7 +132,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
             }
         });
         walk.end = match descent {
-            Descent::Fault { level } => WalkEnd::Fault { level },
+            Descent::Fault { level, .. } => WalkEnd::Fault { level },
             Descent::Unreachable { level, pa } => WalkEnd::Unreachable { level, pa },
             Descent::Leaf {
                 level,
@@ -163,7 +164,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
             let descriptor = load(table.as_ref(), G::index(ia, level));
             visit(descriptor);
             match descriptor.kind::<G>(level) {
-                Kind::Invalid | Kind::Reserved => return Descent::Fault { level },
+                Kind::Invalid | Kind::Reserved => return Descent::Fault { table, level },
                 Kind::Leaf => {
                     return Descent::Leaf {
                         table,
