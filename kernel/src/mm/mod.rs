@@ -13,7 +13,7 @@ use core::sync::atomic::Ordering;
 
 use early_mmu::descriptor::Kind;
 use early_mmu::{
-    Descriptor, Geometry as _, Level, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr,
+    Descriptor, Geometry as _, LAST_LEVEL, Level, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr,
     TableMemory, VaRange,
 };
 use platform::fdt::wipe_seeds;
@@ -102,6 +102,9 @@ pub fn for_each_table(tables: &KernelTables, visit: &mut dyn FnMut(u64)) {
             return;
         };
         visit(pa.as_u64());
+        if level == LAST_LEVEL {
+            return;
+        }
         for entry in table {
             let descriptor = Descriptor::from_bits(entry.load(Ordering::Relaxed));
             if descriptor.kind::<Geometry>(level) == Kind::Table {
@@ -116,7 +119,7 @@ pub fn for_each_table(tables: &KernelTables, visit: &mut dyn FnMut(u64)) {
 pub fn tables_checksum(tables: &KernelTables) -> u64 {
     let mut sum = 0xcbf2_9ce4_8422_2325;
     for_each_table(tables, &mut |pa| {
-        for entry in table(tables, PhysAddr::new(pa)).into_iter().flatten() {
+        for entry in table(tables, PhysAddr::new(pa)).unwrap_or(&[]) {
             // FNV-1a, a word at a time.
             sum = (sum ^ entry.load(Ordering::Relaxed)).wrapping_mul(0x0000_0100_0000_01b3);
         }

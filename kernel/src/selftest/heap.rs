@@ -29,7 +29,7 @@ pub(super) const TESTS: &[Test] = &[
 /// every other one, fills the gaps again, and looks at all of them.
 fn blocks_are_disjoint(_: &mut Context<'_>) -> TestResult {
     let (used_before, _) = heap::usage();
-    let mut blocks: Vec<(*mut u8, Layout, u8)> = Vec::with_capacity(256);
+    let mut blocks: Vec<(*mut u8, Layout, u8)> = Vec::with_capacity(64);
     let allocate = |blocks: &mut Vec<_>, count: usize| -> TestResult {
         for n in 0..count {
             let align = 1_usize << (n % 13);
@@ -67,7 +67,7 @@ fn blocks_are_disjoint(_: &mut Context<'_>) -> TestResult {
             unsafe { block.write_bytes(byte, layout.size()) };
         }
     };
-    allocate(&mut blocks, 120)?;
+    allocate(&mut blocks, 52)?;
     apart(&blocks)?;
     fill(&blocks);
     let mut index = 0;
@@ -80,7 +80,7 @@ fn blocks_are_disjoint(_: &mut Context<'_>) -> TestResult {
         index % 2 != 0
     });
     let kept = blocks.len();
-    allocate(&mut blocks, 60)?;
+    allocate(&mut blocks, 26)?;
     apart(&blocks)?;
     fill(&blocks[kept..]);
     for &(block, layout, byte) in &blocks {
