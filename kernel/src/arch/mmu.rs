@@ -51,9 +51,15 @@ impl MmuRegisters {
         self.tcr = geometry | (walks + TCR_EL1::IPS.val(ips)).value;
         self.ttbr0 = idmap.as_u64();
         self.ttbr1 = swapper.as_u64();
-        // RES1 of ARMv8.0 as in boot::SCTLR_EL1_MMU_OFF; A is off again.
+        // RES1 of ARMv8.0 as in boot::SCTLR_EL1_MMU_OFF. A stays set: this target
+        // makes no unaligned access, so one is a bug; and QEMU translates the code
+        // that runs on both sides of the jump only once if it may not change here.
         self.sctlr = 0x30d0_0800
-            | (SCTLR_EL1::M::SET + SCTLR_EL1::C::SET + SCTLR_EL1::I::SET + SCTLR_EL1::SA::SET)
+            | (SCTLR_EL1::M::SET
+                + SCTLR_EL1::A::SET
+                + SCTLR_EL1::C::SET
+                + SCTLR_EL1::I::SET
+                + SCTLR_EL1::SA::SET)
                 .value;
     }
 }

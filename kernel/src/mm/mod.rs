@@ -119,7 +119,10 @@ pub fn for_each_table(tables: &KernelTables, visit: &mut dyn FnMut(u64)) {
 pub fn tables_checksum(tables: &KernelTables) -> u64 {
     let mut sum = 0xcbf2_9ce4_8422_2325;
     for_each_table(tables, &mut |pa| {
-        for entry in table(tables, PhysAddr::new(pa)).unwrap_or(&[]) {
+        let Some(table) = table(tables, PhysAddr::new(pa)) else {
+            return;
+        };
+        for entry in table {
             // FNV-1a, a word at a time.
             sum = (sum ^ entry.load(Ordering::Relaxed)).wrapping_mul(0x0000_0100_0000_01b3);
         }
