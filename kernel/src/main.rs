@@ -59,7 +59,6 @@ extern "C" fn kmain() -> ! {
     if let Some(boot) = blackbox::previous_boot().filter(|boot| !boot.ended_well()) {
         log::warn!("previous boot: {boot}");
     }
-    let options = platform::cmdline::parse(boot.firmware.bootargs.as_str(), |_| {});
     mm::report(boot);
     let mut tables = mm::kernel_tables(boot);
     mm::setup_fdt(&mut tables, boot);
@@ -70,11 +69,11 @@ extern "C" fn kmain() -> ! {
     let before = selftest::before_protect(boot);
     stage::enter(Stage::Protect);
     mm::protect::mark_linear_text_alias_ro(&mut tables, boot);
-    mm::protect::mark_rodata_ro(&mut tables, boot, options.rodata);
-    let no_wx = mm::ptdump::check(&tables, options.ptdump);
+    mm::protect::mark_rodata_ro(&mut tables, boot, boot.options.rodata);
+    let no_wx = mm::ptdump::check(&tables, boot.options.ptdump);
 
     stage::enter(Stage::Selftest);
-    let passed = selftest::run(boot, &mut tables, &options, before) && no_wx;
+    let passed = selftest::run(boot, &mut tables, before) && no_wx;
 
     stage::enter(Stage::Done);
     let (verdict, outcome) = match passed {

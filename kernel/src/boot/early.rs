@@ -8,7 +8,7 @@
 use early_mmu::{
     Flags, Mapping, PAGE_KERNEL, PROT_DEVICE_nGnRE, PageTable, PhysAddr, VaRange, VirtAddr,
 };
-use platform::cmdline::{self, Options};
+use platform::cmdline::{self, Fault, Options};
 use platform::fdt::{self, FdtError, HEADER_BYTES};
 use platform::range::PhysRange;
 
@@ -39,16 +39,16 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
     stage::enter(Stage::Fdt);
     boot.swapper_pa = swapper_pa().as_u64();
     boot.fdt = read_device_tree(fdt_pa, boot);
-    let bootargs = boot.firmware.bootargs;
-    let options = cmdline::parse(bootargs.as_str(), |_| {});
+    boot.options = cmdline::parse(&boot.firmware.bootargs, &mut |_| {});
+    let options = boot.options;
     logger::set_level(options.log_level);
     power::configure(&boot.firmware, options.exit);
     open_console(boot, &options);
     // Once more, now that somebody can read what is wrong with it.
-    cmdline::parse(bootargs.as_str(), |ignored| {
-        early_warn!("command line: {ignored}")
+    cmdline::parse(&boot.firmware.bootargs, &mut |ignored| {
+        early_warn!("command line: {ignored}");
     });
-    if bootargs.is_cut() {
+    if boot.firmware.bootargs.is_cut() {
         early_warn!("command line: too long, its last words are ignored");
     }
     early_info!(
@@ -57,7 +57,7 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
         cpu::midr()
     );
 
-    choose_fault(&options);
+    choose_fault(options.fault(&boot.firmware.bootargs));
     fault::at(Stage::Fdt);
 
     let ips = check_cpu();
@@ -90,8 +90,8 @@ pub fn early_tables() -> KernelTables {
     PageTable::new(swapper_pa(), VaRange::Upper, window)
 }
 
-fn choose_fault(options: &Options<'_>) {
-    match options.fault {
+fn choose_fault(wanted: Option<Fault<'_>>) {
+    match wanted {
         Some(fault) if fault.name == "help" => fault::help(),
         Some(fault) if !fault::choose(fault) => {
             early_warn!(
@@ -174,7 +174,7 @@ fn locate(fdt_pa: u64, image: PhysRange) -> Result<PhysRange, Unusable> {
 }
 
 /// Opens the console that the command line or the device tree names.
-fn open_console(boot: &mut BootInfo, options: &Options<'_>) {
+fn open_console(boot: &mut BootInfo, options: &Options) {
     boot.firmware.uart = options.earlycon.or(boot.firmware.uart);
     let opened = boot.firmware.uart.map(|uart_pa| {
         // SAFETY: only ID registers are read before it is known for a PL011.
@@ -224,7 +224,7 @@ fn reserve(boot: &mut BootInfo) {
 
 /// Builds everything TTBR1 will show: image, fixmap, linear map; and adds the
 /// devices to the identity map.
-fn build_tables(boot: &mut BootInfo, options: &Options<'_>) {
+fn build_tables(boot: &mut BootInfo, options: &Options) {
     let pa_bits = boot.pa_bits;
     let mut tables = early_tables().with_output_bits(pa_bits);
     let window = *tables.memory();

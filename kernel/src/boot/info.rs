@@ -2,6 +2,7 @@
 
 use core::cell::UnsafeCell;
 
+use platform::cmdline::Options;
 use platform::fdt::Firmware;
 use platform::range::PhysRange;
 
@@ -11,6 +12,8 @@ use crate::mm::linear::LinearMap;
 pub struct BootInfo {
     /// What the device tree says, with the boot's own reservations added.
     pub firmware: Firmware,
+    /// What the command line asks for.
+    pub options: Options,
     /// Physical address of `_text`.
     pub image_pa: u64,
     /// Exception level the loader entered at.
@@ -62,6 +65,7 @@ impl<T> EarlyCell<T> {
 
 static BOOT_INFO: EarlyCell<BootInfo> = EarlyCell::new(BootInfo {
     firmware: Firmware::new(),
+    options: Options::DEFAULT,
     image_pa: 0,
     entry_el: 0,
     fdt: PhysRange { start: 0, end: 0 },

@@ -88,7 +88,7 @@ pub fn map(
     linear: LinearMap,
     reach: PhysRange,
     image_pa: u64,
-    options: &Options<'_>,
+    options: &Options,
 ) -> Result<(), (PhysRange, MapError)> {
     let pages_only = options.linear == LinearMode::Page || options.rodata == RodataMode::Full;
     let blocks = if pages_only {

@@ -74,39 +74,66 @@ impl CommandLine {
         core::str::from_utf8(bytes).unwrap_or("")
     }
 
+    /// The text of `word`.
+    fn text(&self, word: Word) -> &str {
+        let start = usize::from(word.start);
+        let end = start + usize::from(word.len);
+        self.as_str().get(start..end).unwrap_or("")
+    }
+
     /// Whether words at its end did not fit.
     pub fn is_cut(&self) -> bool {
         self.cut
     }
 }
 
+/// Where a part of a [`CommandLine`] is. An offset, since the kernel moves from
+/// its physical to its virtual address, and with it the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Word {
+    start: u16,
+    len: u16,
+}
+
+const _: () = assert!(COMMAND_LINE_SIZE <= u16::MAX as usize);
+
+impl Word {
+    /// No character.
+    const EMPTY: Self = Self { start: 0, len: 0 };
+
+    /// Where `text`, which is a part of `line`, is in it.
+    fn of(text: &str, line: &str) -> Self {
+        Self {
+            start: (text.as_ptr().addr() - line.as_ptr().addr()) as u16,
+            len: text.len() as u16,
+        }
+    }
+}
+
 /// How the linear map is built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinearMode {
     /// The largest blocks that fit.
-    #[default]
     Auto,
     /// Pages only.
     Page,
 }
 
 /// What becomes read-only in the protect stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RodataMode {
     /// Nothing: rodata stays writable.
     Off,
     /// The kernel's rodata, and the linear map's alias of its text.
-    #[default]
     On,
     /// Also the linear map's alias of rodata.
     Full,
 }
 
 /// How the kernel ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitMode {
     /// PSCI SYSTEM_OFF.
-    #[default]
     Psci,
     /// Semihosting exit: the emulator's status is 0 for a good boot, else 1.
     Semihosting,
@@ -136,9 +163,9 @@ impl<'a> Fault<'a> {
     }
 }
 
-/// What the words of the command line ask for.
+/// What the words of the command line ask for: plain data, which may move.
 #[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
+pub struct Options {
     /// `loglevel=0..8`: what the console shows, in Linux's numbers.
     pub log_level: LevelFilter,
     /// `linear=auto|page`.
@@ -147,28 +174,37 @@ pub struct Options<'a> {
     pub rodata: RodataMode,
     /// `exit=psci|semihosting|halt`.
     pub exit: ExitMode,
-    /// `selftest=all|none|GLOB`: which self-tests run, `*` for all.
-    pub selftest: &'a str,
     /// `earlycon=pl011,ADDR`: physical address of the console.
     pub earlycon: Option<u64>,
-    /// `fault=NAME[@STAGE][,once]`: the fault to commit, and when. `help` lists them.
-    pub fault: Option<Fault<'a>>,
     /// `ptdump`: print every region of the kernel's tables.
     pub ptdump: bool,
+    selftest: Option<Word>,
+    fault: Option<Word>,
 }
 
-impl Default for Options<'_> {
-    fn default() -> Self {
-        Self {
-            log_level: LevelFilter::Info,
-            linear: LinearMode::default(),
-            rodata: RodataMode::default(),
-            exit: ExitMode::default(),
-            selftest: "*",
-            earlycon: None,
-            fault: None,
-            ptdump: false,
-        }
+impl Options {
+    /// What an empty command line asks for.
+    pub const DEFAULT: Self = Self {
+        log_level: LevelFilter::Info,
+        linear: LinearMode::Auto,
+        rodata: RodataMode::On,
+        exit: ExitMode::Psci,
+        earlycon: None,
+        ptdump: false,
+        selftest: None,
+        fault: None,
+    };
+
+    /// `selftest=all|none|GLOB`: which self-tests run, `*` for all. `line` is the
+    /// one that was parsed.
+    pub fn selftest<'a>(&self, line: &'a CommandLine) -> &'a str {
+        self.selftest.map_or("*", |glob| line.text(glob))
+    }
+
+    /// `fault=NAME[@STAGE][,once]`: the fault to commit, and when. `help` lists
+    /// them. `line` is the one that was parsed.
+    pub fn fault<'a>(&self, line: &'a CommandLine) -> Option<Fault<'a>> {
+        self.fault.map(|fault| Fault::new(line.text(fault)))
     }
 }
 
@@ -192,10 +228,11 @@ impl fmt::Display for Ignored<'_> {
 
 /// Reads a command line; a later word overrides an earlier one. What cannot be
 /// used goes to `ignored`: a boot never fails for a word it does not know.
-pub fn parse<'a>(line: &'a str, mut ignored: impl FnMut(Ignored<'a>)) -> Options<'a> {
-    let mut options = Options::default();
+pub fn parse<'a>(line: &'a CommandLine, ignored: &mut dyn FnMut(Ignored<'a>)) -> Options {
+    let mut options = Options::DEFAULT;
+    let line = line.as_str();
     for word in line.split_ascii_whitespace() {
-        match apply(&mut options, word) {
+        match apply(&mut options, line, word) {
             Ok(()) => {}
             Err(why) => ignored(why),
         }
@@ -203,7 +240,7 @@ pub fn parse<'a>(line: &'a str, mut ignored: impl FnMut(Ignored<'a>)) -> Options
     options
 }
 
-fn apply<'a>(options: &mut Options<'a>, word: &'a str) -> Result<(), Ignored<'a>> {
+fn apply<'a>(options: &mut Options, line: &str, word: &'a str) -> Result<(), Ignored<'a>> {
     let (name, value) = word
         .split_once('=')
         .map_or((word, None), |(n, v)| (n, Some(v)));
@@ -218,11 +255,15 @@ fn apply<'a>(options: &mut Options<'a>, word: &'a str) -> Result<(), Ignored<'a>
         ("exit", Some("psci")) => options.exit = ExitMode::Psci,
         ("exit", Some("semihosting")) => options.exit = ExitMode::Semihosting,
         ("exit", Some("halt")) => options.exit = ExitMode::Halt,
-        ("selftest", Some("all")) => options.selftest = "*",
-        ("selftest", Some("none")) => options.selftest = "",
-        ("selftest", Some(glob)) if !glob.is_empty() => options.selftest = glob,
+        ("selftest", Some("all")) => options.selftest = None,
+        ("selftest", Some("none")) => options.selftest = Some(Word::EMPTY),
+        ("selftest", Some(glob)) if !glob.is_empty() => {
+            options.selftest = Some(Word::of(glob, line));
+        }
         ("earlycon", value) => options.earlycon = Some(value.and_then(earlycon).ok_or(bad)?),
-        ("fault", Some(fault)) if !fault.is_empty() => options.fault = Some(Fault::new(fault)),
+        ("fault", Some(fault)) if !fault.is_empty() => {
+            options.fault = Some(Word::of(fault, line));
+        }
         ("ptdump", None) => options.ptdump = true,
         // The image runs where it is linked; said for loaders that pass it always.
         ("nokaslr", None) => {}
@@ -286,73 +327,118 @@ pub fn glob_matches(glob: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::{String, ToString};
     use std::vec::Vec;
 
-    fn parsed(line: &str) -> (Options<'_>, Vec<Ignored<'_>>) {
+    struct Parsed {
+        line: CommandLine,
+        options: Options,
+        ignored: Vec<String>,
+    }
+
+    fn parsed(line: &str) -> Parsed {
+        let line = CommandLine::new(line);
         let mut ignored = Vec::new();
-        let options = parse(line, |word| ignored.push(word));
-        (options, ignored)
+        let options = parse(&line, &mut |word| ignored.push(word.to_string()));
+        Parsed {
+            options,
+            ignored,
+            line,
+        }
+    }
+
+    impl Parsed {
+        fn selftest(&self) -> &str {
+            self.options.selftest(&self.line)
+        }
+
+        fn fault(&self) -> Option<Fault<'_>> {
+            self.options.fault(&self.line)
+        }
     }
 
     #[test]
     fn every_option_is_read() {
-        let (o, ignored) = parsed(
+        let parsed = parsed(
             " loglevel=8 linear=page\trodata=full nokaslr selftest=mmu.* exit=halt \
              earlycon=pl011,0x9000000 ptdump\n",
         );
-        assert_eq!(ignored, []);
+        let o = parsed.options;
+        assert!(parsed.ignored.is_empty(), "{:?}", parsed.ignored);
         assert_eq!(o.log_level, LevelFilter::Debug);
         assert_eq!(
             (o.linear, o.rodata, o.exit),
             (LinearMode::Page, RodataMode::Full, ExitMode::Halt)
         );
         assert_eq!(
-            (o.selftest, o.earlycon, o.ptdump),
+            (parsed.selftest(), o.earlycon, o.ptdump),
             ("mmu.*", Some(0x900_0000), true)
         );
     }
 
     #[test]
     fn faults_have_a_name_and_a_stage() {
-        assert_eq!(parsed("").0.fault, None);
-        for (word, name, stage, once) in [
+        assert_eq!(parsed("").fault(), None);
+        for (line, name, stage, once) in [
             ("fault=BUG", "BUG", "selftest", false),
-            ("fault=BUG@fdt", "BUG", "fdt", false),
+            ("x fault=BUG@fdt y", "BUG", "fdt", false),
             ("fault=BUG@fdt,once", "BUG", "fdt", true),
             ("fault=BUG,once", "BUG", "selftest", true),
             ("fault=BUG@fdt,twice", "BUG", "fdt,twice", false),
         ] {
             let fault = Fault { name, stage, once };
-            assert_eq!(parsed(word).0.fault, Some(fault), "{word}");
+            assert_eq!(parsed(line).fault(), Some(fault), "{line}");
         }
-        assert_eq!(parsed("fault=").1, [Ignored::BadValue("fault=")]);
+        assert_eq!(
+            parsed("fault=").ignored,
+            [Ignored::BadValue("fault=").to_string()]
+        );
+    }
+
+    #[test]
+    fn what_is_kept_of_the_line_survives_a_move_of_it() {
+        let Parsed { line, options, .. } = parsed("selftest=heap.* fault=BUG@fdt");
+        let mut moved = [line, CommandLine::EMPTY];
+        moved.swap(0, 1);
+        assert_eq!(options.selftest(&moved[1]), "heap.*");
+        assert_eq!(options.fault(&moved[1]).unwrap().stage, "fdt");
+        // Of another line nothing is said, and nothing panics.
+        assert_eq!(options.selftest(&moved[0]), "");
     }
 
     #[test]
     fn the_last_word_wins() {
-        assert_eq!(parsed("rodata=off rodata=on").0.rodata, RodataMode::On);
-        assert_eq!(parsed("selftest=none selftest=all").0.selftest, "*");
+        assert_eq!(
+            parsed("rodata=off rodata=on").options.rodata,
+            RodataMode::On
+        );
+        assert_eq!(parsed("selftest=none selftest=all").selftest(), "*");
+        assert_eq!(parsed("selftest=a selftest=none").selftest(), "");
     }
 
     #[test]
     fn what_cannot_be_used_is_told_and_changes_nothing() {
         let line = "quiet loglevel=9 loglevel linear=huge exit earlycon=uart,1 selftest= ptdump=1";
-        let (o, ignored) = parsed(line);
-        assert_eq!(ignored.len(), 8);
-        assert_eq!(ignored[0], Ignored::UnknownWord("quiet"));
+        let parsed = parsed(line);
+        assert_eq!(parsed.ignored.len(), 8);
+        assert_eq!(parsed.ignored[0], Ignored::UnknownWord("quiet").to_string());
         assert!(
-            ignored[1..]
+            parsed.ignored[1..]
                 .iter()
-                .all(|i| matches!(i, Ignored::BadValue(_)))
+                .all(|why| why.ends_with("default kept"))
         );
+        let o = parsed.options;
         assert_eq!(o.log_level, LevelFilter::Info);
-        assert_eq!((o.earlycon, o.ptdump, o.selftest), (None, false, "*"));
+        assert_eq!(
+            (o.earlycon, o.ptdump, parsed.selftest()),
+            (None, false, "*")
+        );
     }
 
     #[test]
     fn log_levels_are_linux_numbers() {
         let levels: Vec<_> = (0..=8)
-            .map(|n| parsed(&std::format!("loglevel={n}")).0.log_level as u8)
+            .map(|n| parsed(&std::format!("loglevel={n}")).options.log_level as u8)
             .collect();
         assert_eq!(levels, [0, 0, 0, 0, 1, 2, 2, 3, 4]);
     }

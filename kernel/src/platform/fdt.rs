@@ -17,7 +17,7 @@ pub use structure::Malformed;
 use structure::{Token, Tokens, check};
 
 use crate::cmdline::CommandLine;
-use crate::memblock::Memblock;
+use crate::memblock::{MAX_RANGES, Memblock};
 use crate::range::{ListFull, PhysRange, RangeList};
 
 /// Size of the header's fixed part, which tells how long the rest is.
@@ -260,7 +260,7 @@ fn read_reservations(fdt: Fdt<'_>, memblock: &mut Memblock) -> Result<(), FdtErr
 
 /// Where a blob holds `/chosen/kaslr-seed` and `/chosen/rng-seed`, as offsets from
 /// its start: whoever reads the tree later must not learn what keys were made of.
-pub type Seeds = RangeList<8>;
+pub type Seeds = RangeList<MAX_RANGES>;
 
 /// Finds the seeds of a checked blob.
 fn find_seeds(blob: &[u8]) -> Result<Seeds, FdtError> {

@@ -53,7 +53,7 @@ pub fn lookup(all: &[Expected], va: u64) -> Option<&Expected> {
 }
 
 fn image_segments(context: &Context<'_>) -> Vec<Expected> {
-    let writable_rodata = context.options.rodata == RodataMode::Off;
+    let writable_rodata = context.boot.options.rodata == RodataMode::Off;
     let expected = |segment: Segment| Expected {
         name: segment.name,
         va: segment.va(),
@@ -75,7 +75,7 @@ fn linear_map(context: &Context<'_>) -> Vec<Expected> {
             let range = segment.phys(boot.image_pa);
             range.start <= pa && pa < range.end
         };
-        let rodata_too = context.options.rodata == RodataMode::Full;
+        let rodata_too = context.boot.options.rodata == RodataMode::Full;
         let read_only = inside(image::text()) || rodata_too && inside(image::rodata());
         if read_only {
             PAGE_KERNEL_RO

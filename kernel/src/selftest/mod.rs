@@ -8,7 +8,7 @@ use alloc::string::String;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use platform::cmdline::{Options, glob_matches};
+use platform::cmdline::glob_matches;
 
 use crate::boot::info::BootInfo;
 use crate::console::raw_println;
@@ -25,7 +25,6 @@ mod protection;
 pub struct Context<'a> {
     boot: &'a BootInfo,
     tables: &'a mut KernelTables,
-    options: &'a Options<'a>,
     before: BeforeProtect,
 }
 
@@ -84,24 +83,19 @@ pub fn before_protect(boot: &BootInfo) -> BeforeProtect {
 }
 
 /// Runs the tests that `selftest=` selects; returns whether none failed.
-pub fn run(
-    boot: &BootInfo,
-    tables: &mut KernelTables,
-    options: &Options<'_>,
-    before: BeforeProtect,
-) -> bool {
+pub fn run(boot: &BootInfo, tables: &mut KernelTables, before: BeforeProtect) -> bool {
     let mut context = Context {
         boot,
         tables,
-        options,
         before,
     };
+    let glob = boot.options.selftest(&boot.firmware.bootargs);
     let selected = || {
         TESTS
             .iter()
             .copied()
             .flatten()
-            .filter(|test| glob_matches(options.selftest, test.name))
+            .filter(|test| glob_matches(glob, test.name))
     };
     raw_println!("KTAP version 1");
     raw_println!("1..{}", selected().count());

@@ -131,7 +131,7 @@ fn write_text(_: &mut Context<'_>) -> TestResult {
 static CONSTANT: [u8; 16] = [0x11; 16];
 
 fn write_rodata(context: &mut Context<'_>) -> TestResult {
-    if context.options.rodata == RodataMode::Off {
+    if context.boot.options.rodata == RodataMode::Off {
         return Err(End::Skipped("rodata=off"));
     }
     must_not_be_writable("rodata", CONSTANT.as_ptr().addr() as u64)?;
