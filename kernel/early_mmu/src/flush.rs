@@ -122,12 +122,17 @@ impl Stale {
     /// Number of invalidations that cover the range, one by one.
     #[must_use]
     pub const fn invalidations(&self) -> u64 {
-        let stride = if self.stride_bytes == 0 {
-            1
-        } else {
-            self.stride_bytes
-        };
-        (self.last.as_u64().wrapping_sub(self.first.as_u64()) / stride).saturating_add(1)
+        if self.stride_bytes == 0 {
+            return u64::MAX;
+        }
+        let distance = self.last.as_u64().wrapping_sub(self.start().as_u64());
+        (distance / self.stride_bytes).saturating_add(1)
+    }
+
+    /// The address of the first invalidation. A range may begin within what a table translates; counted
+    /// from there, the last steps could miss the table in which it ends.
+    const fn start(&self) -> VirtAddr {
+        self.first.align_down(self.stride_bytes)
     }
 }
 
@@ -221,7 +226,7 @@ fn invalidate<T: TlbMaintenance>(stale: &Stale, tlb: &T) {
     }
     for step in 0..count {
         let va = stale
-            .first
+            .start()
             .as_u64()
             .wrapping_add(step.wrapping_mul(stale.stride_bytes));
         invalidate_one(stale, va, tlb);

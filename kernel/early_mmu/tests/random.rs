@@ -8,9 +8,10 @@ use early_mmu::{
     VaRange,
 };
 use proptest::prelude::*;
+use support::geometries::{SmallLpa2, SmallLpa64};
 use support::model::{Frames, Layout, Request, Shape};
 use support::run::{Op, Run, shape};
-use support::{G48, Memory, Small, SmallLpa2, SmallLpa64, TestGeometry, Tiny};
+use support::{G48, Memory, Small, TestGeometry, Tiny};
 
 fn prots() -> impl Strategy<Value = Prot> {
     prop_oneof![

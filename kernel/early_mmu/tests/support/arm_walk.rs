@@ -92,10 +92,29 @@ fn output_address(format: Format, descriptor: u64, size: u32) -> u64 {
 }
 
 impl Regime {
+    /// `AArch64.S1StartLevel`.
+    pub fn start_level(&self) -> i32 {
+        3 - ((self.iasize - 1 - self.granulebits) / self.stride) as i32
+    }
+
     pub fn translate(
         &self,
         va: u64,
         read: impl Fn(u64) -> Option<u64>,
+    ) -> Result<Translation, Fault> {
+        let root = (self.start_level(), self.ttbr, 0);
+        self.translate_from(root, va, read, |_, _, _| {})
+    }
+
+    /// The walk from a table on that a walker remembers: its level, its base, and the descriptors
+    /// above it, one over the other, for what they forbid. `visit` is shown each table descriptor on
+    /// the way, with its level and with what is above it.
+    pub fn translate_from(
+        &self,
+        (mut level, mut base, mut limits): (i32, u64, u64),
+        va: u64,
+        read: impl Fn(u64) -> Option<u64>,
+        mut visit: impl FnMut(i32, u64, u64),
     ) -> Result<Translation, Fault> {
         let top = va >> self.iasize;
         let expected = if self.upper {
@@ -106,10 +125,11 @@ impl Regime {
         if top != expected {
             return Err(Fault::AddressRange);
         }
-        let mut level = 3 - ((self.iasize - 1 - self.granulebits) / self.stride) as i32;
-        let mut base = self.ttbr;
-        let mut top_bit = self.iasize;
-        let (mut pxn_table, mut uxn_table, mut ap_table) = (false, false, 0);
+        let mut top_bit = if level == self.start_level() {
+            self.iasize
+        } else {
+            (4 - level) as u32 * self.stride + self.granulebits
+        };
         loop {
             let low_bit = (3 - level) as u32 * self.stride + self.granulebits;
             let index = (va % (1 << top_bit)) / (1 << low_bit);
@@ -121,9 +141,8 @@ impl Regime {
                 _ => return Err(Fault::Translation(level)),
             };
             if !is_leaf {
-                pxn_table |= descriptor >> 59 & 1 == 1;
-                uxn_table |= descriptor >> 60 & 1 == 1;
-                ap_table |= descriptor >> 61 & 3;
+                visit(level, descriptor, limits);
+                limits |= descriptor >> 59 << 59;
                 base = output_address(self.format, descriptor, self.granulebits);
                 top_bit = low_bit;
                 level += 1;
@@ -143,6 +162,8 @@ impl Regime {
                 return Err(Fault::Translation(level));
             }
             let output = output_address(self.format, descriptor, size);
+            let (pxn_table, uxn_table) = (limits >> 59 & 1 == 1, limits >> 60 & 1 == 1);
+            let ap_table = limits >> 61 & 3;
             let ap = descriptor >> 6 & 3;
             let read_only = ap >= 2 || ap_table >= 2;
             let el0_access = ap % 2 == 1 && ap_table % 2 == 0;

@@ -1,12 +1,13 @@
 //! One set of tables next to its model: each step is predicted, executed and compared.
 
 use early_mmu::{
-    BbmLevel, BreakBeforeMake, Flags, Flush, Geometry, MapError, PageTable, Prot, Region, VaRange,
+    BbmLevel, BreakBeforeMake, Flags, Flush, Geometry, MapError, MemType, PageTable, Prot, Region,
+    VaRange,
 };
 
-use super::arm_walk::{self, Fault, Regime};
+use super::arm_walk::{self, Fault, Regime, Translation};
 use super::model::{Done, Frames, Layout, Model, Page, Refusal, Request, Shape, refusal};
-use super::{Memory, NoTlb, Pool, Tables, TestGeometry, mapping, pa, va};
+use super::{Memory, Pool, Tables, TestGeometry, mapping, pa, va};
 
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
@@ -63,12 +64,19 @@ impl Op {
         }
     }
 
+    /// What the operation may assume of CPUs, if it asks.
+    pub fn bbm(&self) -> Option<BbmLevel> {
+        match *self {
+            Self::Split { bbm, .. }
+            | Self::ProtectSplitting { bbm, .. }
+            | Self::Merge { bbm, .. } => Some(bbm),
+            _ => None,
+        }
+    }
+
     /// Whether break-before-make leaves less to be flushed than was changed.
     fn flushes_itself(&self) -> bool {
-        matches!(
-            self,
-            Self::Split { .. } | Self::ProtectSplitting { .. } | Self::Merge { .. }
-        )
+        self.bbm().is_some()
     }
 }
 
@@ -101,6 +109,36 @@ impl<'m, G: TestGeometry> Run<'m, G> {
         }
     }
 
+    /// Goes on where the tables are: the model takes them from the independent walker. Frames come
+    /// from the slots from `used` on.
+    pub fn resume(memory: &'m Memory<G>, range: VaRange, pages: u64, used: usize) -> Self {
+        let mut run = Self::new(memory, range, pages);
+        run.used = used - 1;
+        let root = (run.regime.start_level(), memory.root().as_u64(), 0);
+        for page in 0..pages {
+            let at = run.base + page * G::GRANULE_BYTES;
+            let tables = &mut run.model.tables;
+            let shape = &run.model.shape;
+            let walked = run.regime.translate_from(
+                root,
+                at,
+                |pa| memory.read(pa),
+                |level, _, _| {
+                    tables.insert((level + 1, page / shape.pages(level)));
+                },
+            );
+            run.model.pages[page as usize] = walked.ok().map(|leaf| Page {
+                ppn: leaf.pa / G::GRANULE_BYTES,
+                prot: prot_of(&leaf),
+                global: leaf.global,
+                level: leaf.level,
+                run: leaf.contiguous,
+            });
+        }
+        run
+    }
+
+    /// Predicts, executes and compares; on watched tables the flush is executed as well.
     pub fn step(&mut self, op: Op) {
         let before = self.memory.snapshot();
         let expected = self.predict(op);
@@ -140,6 +178,12 @@ impl<'m, G: TestGeometry> Run<'m, G> {
         }
         let outcome = self.execute(op);
         let after = self.memory.snapshot();
+        if self.memory.is_watched() {
+            if let Ok(flush) = outcome {
+                flush.execute(self.memory);
+            }
+            self.memory.settled();
+        }
         match outcome {
             Ok(_) if op.flushes_itself() => assert!(expected.is_ok(), "{expected:?}"),
             Ok(flush) => {
@@ -241,7 +285,7 @@ impl<'m, G: TestGeometry> Run<'m, G> {
             Op::Unmap { .. } => {
                 let retired = self.tables.unmap(start, size)?;
                 let (flush, count) = (*retired.flush(), retired.table_count());
-                assert_eq!(self.memory.take_back(retired.execute(&NoTlb)), count);
+                assert_eq!(self.memory.take_back(retired.execute(self.memory)), count);
                 Ok(flush)
             }
             Op::Split {
@@ -252,7 +296,7 @@ impl<'m, G: TestGeometry> Run<'m, G> {
                     size,
                     runs_flag(runs),
                     pool,
-                    BreakBeforeMake::new(&NoTlb, bbm),
+                    BreakBeforeMake::new(self.memory, bbm),
                 )
             }),
             Op::ProtectSplitting {
@@ -262,7 +306,7 @@ impl<'m, G: TestGeometry> Run<'m, G> {
                 bbm,
                 ..
             } => self.with_pool(unlimited(frames), |t, pool| {
-                let live = BreakBeforeMake::new(&NoTlb, bbm);
+                let live = BreakBeforeMake::new(self.memory, bbm);
                 t.update_mapping_prot_splitting(start, size, prot, runs_flag(runs), pool, live)
             }),
             Op::Merge {
@@ -272,10 +316,10 @@ impl<'m, G: TestGeometry> Run<'m, G> {
                 if !blocks {
                     flags |= Flags::NO_BLOCK;
                 }
-                let live = BreakBeforeMake::new(&NoTlb, bbm);
+                let live = BreakBeforeMake::new(self.memory, bbm);
                 let retired = self.tables.merge(start, size, flags, live)?;
                 let (flush, count) = (*retired.flush(), retired.table_count());
-                assert_eq!(self.memory.take_back(retired.execute(&NoTlb)), count);
+                assert_eq!(self.memory.take_back(retired.execute(self.memory)), count);
                 Ok(flush)
             }
             other => panic!("{other:?}"),
@@ -377,6 +421,17 @@ impl<'m, G: TestGeometry> Run<'m, G> {
             before = Some(region);
         }
         assert_eq!(mapped, self.model.pages.iter().flatten().count() as u64);
+    }
+}
+
+/// What the walker found, as one of the protections that there are.
+fn prot_of(leaf: &Translation) -> Prot {
+    let memory = MemType::ALL[leaf.attr_indx as usize];
+    match (leaf.el1_write, leaf.el1_execute) {
+        (true, false) => Prot::ReadWrite(memory),
+        (false, false) => Prot::ReadOnly(memory),
+        (false, true) => Prot::ReadExecute,
+        (true, true) => panic!("writable and executable: {leaf:x?}"),
     }
 }
 

@@ -1,14 +1,12 @@
 //! The Contiguous hint: set where it is right, and never on a part of a run.
 
-mod support;
-
+use crate::support::{
+    G48, GIB, KIB, MIB, Memory, Pool, Tables, TestGeometry, UPPER, frames, map, mapping, refused,
+    upper, va,
+};
 use early_mmu::{
     Descriptor, Flags, Granule4K, Granule16K, Granule64K, MapError, Mapping, PAGE_KERNEL,
     PAGE_KERNEL_RO, PAGE_KERNEL_ROX, PROT_DEVICE_nGnRE, PageTable, PhysAddr, VaRange,
-};
-use support::{
-    G48, GIB, KIB, MIB, Memory, Pool, Tables, TestGeometry, UPPER, frames, map, mapping, refused,
-    upper, va,
 };
 
 /// (address, bytes, level, whether contiguous) of each region, from `base` on.

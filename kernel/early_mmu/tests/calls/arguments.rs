@@ -1,9 +1,9 @@
 //! Ranges that are none, or lie where these tables do not translate.
 
-mod support;
-
+use crate::support::{
+    G48, GIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va,
+};
 use early_mmu::{Argument, Flags, Granule4K, MapError, Mapping, PAGE_KERNEL, PageTable, VaRange};
-use support::{G48, GIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va};
 
 #[track_caller]
 fn refuse_map(tables: &mut Tables<'_>, mapping: Mapping) -> MapError {

@@ -1,12 +1,13 @@
 //! Mapping what is mapped: identical, overlapping, with other permissions.
 
-mod support;
-
+use crate::support;
+use crate::support::{
+    GIB, KIB, MIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va,
+};
 use early_mmu::{
     Flags, MapError, Mapping, MemType, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, Prot,
     descriptor,
 };
-use support::{GIB, KIB, MIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va};
 
 /// Linux's `fixmap_remap_fdt`: the first page, to read the size; then the whole window, which
 /// includes it; all of it again; then read-only. No allocator in any of them.

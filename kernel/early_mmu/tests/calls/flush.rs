@@ -1,11 +1,9 @@
 //! Barriers and TLB maintenance: which, in which order, with which operands.
 
-mod support;
-
 use std::cell::RefCell;
 
+use crate::support::{G48, GIB, KIB, MIB, Memory, UPPER, frames, map, mapping, upper, va};
 use early_mmu::{Flags, Flush, PAGE_KERNEL, PAGE_KERNEL_RO, TlbMaintenance};
-use support::{GIB, KIB, MIB, Memory, UPPER, frames, map, mapping, upper, va};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
@@ -150,6 +148,22 @@ fn merged_flushes_cover_both() {
     assert_eq!(flush.merge(Flush::NOTHING), flush);
     assert_eq!(Flush::NOTHING.merge(flush), flush);
     flush.ignore_because("looked at above");
+}
+
+/// From the middle of what one table translates to the middle of the next: two ways, in as many bytes
+/// as one of them has.
+#[test]
+fn each_way_to_an_emptied_table_is_invalidated() {
+    let memory = Memory::<G48>::new(8);
+    let mut tables = upper(&memory);
+    let _ = tables
+        .create_tables(va(UPPER), 4 * MIB, &mut frames(1, 4))
+        .expect("frames");
+    let retired = tables.unmap(va(UPPER + MIB), 2 * MIB).expect("empty");
+    assert_eq!(retired.table_count(), 4);
+    let at = |address: u64| Event::Vaae1is(address >> 12 & 0xfff_ffff_ffff);
+    let two = [DsbIshst, at(UPPER), at(UPPER + 2 * MIB), DsbIsh, Isb];
+    assert_eq!(events(*retired.flush()), two);
 }
 
 #[test]

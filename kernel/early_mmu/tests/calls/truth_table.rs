@@ -9,10 +9,10 @@
 //! | allocator with frames       | done, none taken | done, exactly the missing taken   |
 //! | allocator without frames    | done, none asked | `OutOfFrames`, nothing written    |
 
-mod support;
-
+use crate::support::{
+    G48, GIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va,
+};
 use early_mmu::{Flags, MapError, Mapping, NoAlloc, PAGE_KERNEL, PAGE_KERNEL_RO, VirtAddr};
-use support::{G48, GIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va};
 
 const FIXMAP: u64 = UPPER + 0x1234 * GIB;
 

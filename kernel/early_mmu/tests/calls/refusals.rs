@@ -1,13 +1,12 @@
 //! Every way to be refused for what is in the tables, each with the tables unchanged bit for bit.
 
-mod support;
-
+use crate::support;
+use crate::support::{
+    G48, GIB, KIB, MIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va,
+};
 use early_mmu::{
     Descriptor, Flags, MapError, Mapping, MemType, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX,
     PROT_DEVICE_nGnRE, PageTable, Prot, VaRange,
-};
-use support::{
-    G48, GIB, KIB, MIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va,
 };
 
 /// A 1 GiB block, a 2 MiB block, and pages, one after the other.

@@ -1,11 +1,10 @@
 //! Regions as a kernel log shows them.
 
-mod support;
-
+use crate::support;
+use crate::support::{GIB, KIB, MIB, Memory, UPPER, frames, map, mapping, upper, va};
 use early_mmu::{
     Flags, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, PROT_DEVICE_nGnRE, descriptor,
 };
-use support::{GIB, KIB, MIB, Memory, UPPER, frames, map, mapping, upper, va};
 
 #[test]
 fn rows_say_where_how_large_and_what() {

@@ -1,11 +1,9 @@
 //! Which leaf goes where: the largest that fits, and nothing beyond the request.
 
-mod support;
-
-use early_mmu::{Flags, Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, VaRange};
-use support::{
+use crate::support::{
     G48, GIB, KIB, MIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va,
 };
+use early_mmu::{Flags, Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, VaRange};
 
 /// (address, bytes, level) of each region, from `UPPER` on, whether its runs are contiguous or not.
 fn layout(tables: &Tables<'_>) -> Vec<(u64, u64, i8)> {
@@ -89,7 +87,7 @@ fn the_largest_leaf_at_each_alignment() {
         assert!(flush.has_new_entries() && flush.stale().is_none());
         assert_eq!(599 - pool.len(), tables_used);
         assert_eq!(layout(&tables), expected, "{mapping:?}");
-        assert_eq!(*memory.links.borrow(), 1 + usize::from(at == 511 * GIB));
+        assert_eq!(memory.links.get(), 1 + usize::from(at == 511 * GIB));
     }
 }
 

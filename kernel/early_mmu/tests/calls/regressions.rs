@@ -2,10 +2,9 @@
 //! `blocks` (90268574a3e8), `remap` (05c5c31e9d8d, 895a37028a48, and the peers' skipped and aliased
 //! ranges), `refusals` (sizes of zero, damaged tables).
 
-mod support;
-
+use crate::support;
+use crate::support::{GIB, KIB, MIB, Memory, UPPER, frames, map, mapping, pa, refused, upper, va};
 use early_mmu::{Flags, MapError, Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PROT_DEVICE_nGnRE, Prot};
-use support::{GIB, KIB, MIB, Memory, UPPER, frames, map, mapping, pa, refused, upper, va};
 
 /// ab9b4008092c "fix VA-range sanity check": an address outside passed the guard since 5.4.
 #[test]

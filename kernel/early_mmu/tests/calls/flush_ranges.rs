@@ -1,14 +1,12 @@
 //! Range TLBIs: operands worked out from the Arm ARM (`TLBI RVAALE1IS`), and their union for any range.
 
-mod support;
-
 use std::cell::RefCell;
 
+use crate::support::{Memory, Pool, TestGeometry};
 use early_mmu::{
     Flags, Flush, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Granule64KLpa,
     Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr, TlbMaintenance, VaRange, VirtAddr,
 };
-use support::{Memory, Pool, TestGeometry};
 
 #[derive(Debug, PartialEq, Eq)]
 enum Op {

@@ -1,14 +1,12 @@
 //! Rights that a table takes away from all below it: `PXNTable`, `UXNTable`, `APTable`.
 
-mod support;
-
+use crate::support::run::regime;
+use crate::support::{
+    G48, GIB, KIB, MIB, Memory, Tables, UPPER, frames, map, mapping, refused, upper, va,
+};
 use early_mmu::descriptor::{AP_TABLE_RDONLY, PXN_TABLE, UXN_TABLE};
 use early_mmu::{
     Flags, MapError, Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, Prot, VaRange,
-};
-use support::run::regime;
-use support::{
-    G48, GIB, KIB, MIB, Memory, Tables, UPPER, frames, map, mapping, refused, upper, va,
 };
 
 /// The bits 62:59 of the table descriptors on the way to an address, from the root down.

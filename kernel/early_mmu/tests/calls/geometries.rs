@@ -1,13 +1,11 @@
 //! Each granule at each size of address: largest blocks, both ends of the range, the independent walker.
 
-mod support;
-
+use crate::support::run::regime;
+use crate::support::{Memory, Pool, TestGeometry};
 use early_mmu::{
     Flags, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Granule64KLpa, Level,
     MapError, Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr, Prot, VaRange, VirtAddr,
 };
-use support::run::regime;
-use support::{Memory, Pool, TestGeometry};
 
 /// One leaf at each level that allows one, at the top of the range and at its bottom, then a page on
 /// either side of each: all as the walker sees them, and not one byte more.
