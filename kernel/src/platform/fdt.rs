@@ -160,7 +160,7 @@ pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
 }
 
 fn read_chosen(fdt: Fdt<'_>, firmware: &mut Firmware) {
-    let Some(chosen) = fdt.find_node("/chosen") else {
+    let Some(chosen) = fdt.root().child("chosen") else {
         return;
     };
     if let Some(line) = chosen.property("bootargs") {

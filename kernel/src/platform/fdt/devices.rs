@@ -119,14 +119,14 @@ pub(super) fn find_console(fdt: Fdt<'_>) -> Option<u64> {
 }
 
 fn named_pl011(fdt: Fdt<'_>) -> Option<u64> {
-    let chosen = fdt.find_node("/chosen")?;
+    let chosen = fdt.root().child("chosen")?;
     let stdout = chosen.property("stdout-path")?.value_as::<&str>().ok()?;
     // Options such as the baud rate may follow.
     let path = stdout.split(':').next()?;
     let path = match path.starts_with('/') {
         true => path,
         false => {
-            let aliases = fdt.find_node("/aliases")?;
+            let aliases = fdt.root().child("aliases")?;
             aliases.property(path)?.value_as::<&str>().ok()?
         }
     };
