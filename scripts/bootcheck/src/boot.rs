@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
 use crate::interrupt::Interrupted;
@@ -48,7 +48,7 @@ pub struct Outcome {
 }
 
 /// A boot before the one that is judged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Earlier {
     /// What it came to.
     pub verdict: Verdict,

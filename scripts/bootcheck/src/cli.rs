@@ -9,6 +9,7 @@ use regex::Regex;
 use crate::blackbox;
 use crate::image::{self, Form, Image};
 use crate::loader::{self, Loader};
+use crate::matrix::shard::Shard;
 use crate::plan::{Entry, Plan, Size, machine_name};
 use crate::verdict::{Rule, Verdict};
 
@@ -36,6 +37,8 @@ pub enum Command {
     /// Boot on many machines in parallel
     #[command(after_help = MATRIX_HELP)]
     Matrix(MatrixArgs),
+    /// Join the results of `bootcheck matrix --shard`
+    Merge(MergeArgs),
     /// Compare the kernel's boot with a guest that only powers itself off
     Bench(Box<BenchArgs>),
     /// Break one instruction after the other and see whether the verdict names it
@@ -63,11 +66,18 @@ host or the tester failed, 130 interrupted.";
 const MATRIX_HELP: &str = "\
 Examples:
   bootcheck matrix --config scripts/smoke.toml --out target/smoke
-  bootcheck matrix --config scripts/matrix.toml --filter 'cpu/*' --markdown
-  bootcheck matrix --config scripts/matrix.toml --qemu qemu-system-aarch64 --qemu /opt/qemu10/qemu
+  bootcheck matrix --filter 'cpu/*' --markdown
+  bootcheck matrix --qemu qemu-system-aarch64 --qemu /opt/qemu10/qemu     on both
+  bootcheck matrix --repeat 100 --filter 'smp/*'     does it always pass?
+  bootcheck matrix --shard 2/4 --out part2           on the second of four machines;
+  bootcheck merge part1 part2 part3 part4            and then, with the results of all
+  bootcheck matrix --list --json | jq '.cells | length'
 
-Exit status: 0 every cell came to the verdict it expects, 1 not, 129 usage error or no cell,
-130 interrupted.";
+It writes results.json, junit.xml and report.html. A cell that comes to what it expects only at
+times is flaky, and fails the run.
+
+Exit status: 0 every cell came to what it expects, 1 not, 129 usage error, nothing to boot, or
+QEMU, the host or the tester failed, 130 interrupted (what there is by then is written).";
 
 const INJECT_HELP: &str = "\
 A good boot tells which instructions execute before the first exception (QEMU's own log; the kernel
@@ -232,18 +242,48 @@ pub struct MatrixArgs {
     /// Boots at a time [default: one per host CPU]
     #[arg(long, value_name = "N")]
     pub jobs: Option<std::num::NonZero<usize>>,
-    /// Directory for results.json and junit.xml [default: target/NAME-OF-CONFIG]
+    /// Only this part of the cells, as 1/4; `bootcheck merge` joins the results
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
+    /// Boot each cell so many times
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+    /// Begin no boot after the first bad one
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Fail if a cell had to be skipped because this QEMU or host cannot have it
+    #[arg(long)]
+    pub no_skip: bool,
+    /// Directory for results.json, junit.xml and report.html [default: target/NAME-OF-CONFIG]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Only list the cells
     #[arg(long)]
     pub list: bool,
+    /// With --list: as JSON, for programs
+    #[arg(long, requires = "list")]
+    pub json: bool,
     /// Print a Markdown table of the results on standard output
     #[arg(long)]
     pub markdown: bool,
+    /// Print the results as KTAP on standard output
+    #[arg(long, conflicts_with_all = ["markdown", "list"])]
+    pub ktap: bool,
     /// A QEMU to boot on; repeated, every cell boots on each
     #[arg(long, value_name = "BIN", default_values_os_t = [default_qemu()])]
     pub qemu: Vec<PathBuf>,
+}
+
+/// `bootcheck merge`
+#[derive(Debug, Clone, Args)]
+pub struct MergeArgs {
+    /// The results.json of every part, or the directories that they are in
+    #[arg(required = true, value_name = "RESULTS")]
+    pub results: Vec<PathBuf>,
+    /// Directory for the results.json, junit.xml and report.html of the whole
+    #[arg(long, value_name = "DIR", default_value = "target/merged")]
+    pub out: PathBuf,
 }
 
 /// `bootcheck bench`

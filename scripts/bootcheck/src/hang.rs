@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::a64;
 use crate::gdbstub::GdbStub;
@@ -29,7 +29,7 @@ const PC: usize = 32;
 const PSTATE: usize = 33;
 
 /// A hang.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hang {
     /// What the guest does instead of going on.
     pub kind: Kind,
@@ -38,7 +38,7 @@ pub struct Hang {
 }
 
 /// What a guest that hangs does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// It runs in a circle that leads nowhere.
@@ -52,7 +52,7 @@ pub enum Kind {
 }
 
 /// How sure a hang is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Certainty {
     /// It cannot end.

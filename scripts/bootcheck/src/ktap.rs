@@ -3,7 +3,7 @@
 //! Only lines of the top level count. Results of subtests are indented, and the line of their
 //! parent sums them up.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What one console line says in KTAP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum Outcome {
 }
 
 /// The counts of a boot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Results that were `ok`.
     pub passed: u32,

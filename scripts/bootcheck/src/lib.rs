@@ -19,7 +19,8 @@
 //!   resets. What was seen is a list of [`verdict::Facts`]; [`verdict::judge`] alone turns facts
 //!   into a verdict.
 //! - [`run`] is the `boot` command around it, [`matrix`] many boots in parallel, [`mod@bench`] boots
-//!   compared in pairs, [`inject`] boots of broken images that test the tester.
+//!   compared in pairs, [`inject`] boots of broken images that test the tester; [`faults`] lists
+//!   what a kernel can do wrong on request.
 //! - [`symbols`] says what is at an address, [`unwind`] who called; [`mod@decode`] adds both to a
 //!   console, [`locate`] to a failure, and [`mod@fingerprint`] tells failures apart.
 //!
@@ -37,6 +38,7 @@ pub mod console;
 pub mod decode;
 pub mod escape;
 pub mod exceptions;
+pub mod faults;
 pub mod files;
 pub mod fingerprint;
 pub mod flatten;

@@ -42,6 +42,7 @@ fn execute(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Boot(args) => run::run(args),
         Command::Matrix(args) => matrix::run(args),
+        Command::Merge(args) => matrix::merge::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inject(args) => inject::run(args),

@@ -86,7 +86,8 @@ impl Qemu {
     /// # Errors
     /// [`StartError`]
     pub fn start(plan: &Plan, files: &Path) -> Result<Self, StartError> {
-        let mut qemu = Self::spawn(plan, files).map_err(|error| spawn_failed(plan, &error))?;
+        let mut qemu = Self::spawn(plan, files)
+            .map_err(|error| StartError::Failed(explain_spawn(&plan.qemu, &error)))?;
         match qemu.come_up() {
             Ok(()) => Ok(qemu),
             Err(qmp::Error::Interrupted) => Err(StartError::Interrupted),
@@ -276,12 +277,13 @@ impl Sink for Said {
     }
 }
 
-fn spawn_failed(plan: &Plan, error: &io::Error) -> StartError {
-    let qemu = plan.qemu.display();
-    StartError::Failed(match error.kind() {
+/// What to tell when `qemu` could not be started.
+pub fn explain_spawn(qemu: &Path, error: &io::Error) -> String {
+    let qemu = qemu.display();
+    match error.kind() {
         io::ErrorKind::NotFound => format!(
             "there is no {qemu}: `make setup` installs QEMU, and --qemu or QEMU= names another one"
         ),
         _ => format!("cannot start {qemu}: {error}"),
-    })
+    }
 }

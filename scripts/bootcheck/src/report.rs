@@ -3,10 +3,11 @@
 //! The fields of [`Report`] are a contract (`schema: 1`): they may be added to, but none changes
 //! or goes. What is not known is `null`.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::a64;
 use crate::boot::{Earlier, Outcome};
@@ -22,7 +23,7 @@ use crate::verdict::{Ending, Fatal, Verdict};
 const MOST_CALLERS: usize = 12;
 
 /// One boot, for machines.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// 1.
     pub schema: u32,
@@ -65,7 +66,7 @@ pub struct Report {
     /// The same for the same failure, different for different ones.
     pub fingerprint: Option<String>,
     /// What the verdict rests on, strongest first.
-    pub evidence: Vec<&'static str>,
+    pub evidence: Vec<Cow<'static, str>>,
     /// The QEMU that ran.
     pub qemu: QemuReport,
     /// A shell command that shows the same boot.
@@ -83,10 +84,10 @@ pub struct Report {
 }
 
 /// An exception.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs)] // The architecture's own names.
 pub struct FirstException {
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     pub ec: Option<String>,
     pub esr: Option<String>,
     pub elr: Option<String>,
@@ -98,7 +99,7 @@ pub struct FirstException {
 }
 
 /// One call.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Frame {
     /// Its address as linked.
     pub pc: String,
@@ -134,7 +135,7 @@ impl FirstException {
     /// With the place where it was found to be, if it is what the verdict is about.
     fn new(fatal: &Fatal, place: Option<&Step>) -> Self {
         Self {
-            kind: a64::exception_name(fatal.esr),
+            kind: a64::exception_name(fatal.esr).into(),
             ec: Some(format!("{:#04x}", a64::exception_class(fatal.esr))),
             esr: Some(hex(fatal.esr)),
             elr: Some(hex(place.map_or(fatal.elr, |step| step.pc))),
@@ -153,7 +154,7 @@ fn hex(address: u64) -> String {
 }
 
 /// The QEMU that ran.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QemuReport {
     /// Its version, if it came up.
     pub version: Option<String>,
@@ -198,7 +199,9 @@ impl Report {
             .first_exception()
             .map(|fatal| FirstException::new(fatal, steps.first().filter(|_| is_place)));
         let class = match judgement.verdict {
-            Verdict::Exception => first_exception.as_ref().map(|exception| exception.kind),
+            Verdict::Exception => first_exception
+                .as_ref()
+                .map(|exception| exception.kind.as_ref()),
             Verdict::Hang => hang.map(|hang| hang.kind.name()),
             _ => None,
         };
@@ -245,7 +248,11 @@ impl Report {
             instructions: None,
             stages: outcome.stages.clone(),
             fingerprint,
-            evidence: judgement.evidence.clone(),
+            evidence: judgement
+                .evidence
+                .iter()
+                .map(|name| Cow::Borrowed(*name))
+                .collect(),
             qemu: QemuReport {
                 version: outcome.qemu_version.clone(),
                 argv: outcome.argv.clone(),
@@ -280,7 +287,8 @@ impl Report {
     }
 
     /// Where it failed and from where that was called, line by line.
-    fn whereabouts(&self) -> Vec<String> {
+    #[must_use]
+    pub fn whereabouts(&self) -> Vec<String> {
         let Some(backtrace) = &self.backtrace else {
             return Vec::new();
         };

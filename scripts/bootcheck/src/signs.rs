@@ -57,7 +57,7 @@ impl From<crate::blackbox::Panic> for Sighting {
 }
 
 /// A stage that the boot has reached.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stage {
     /// Its name.
     pub name: String,

@@ -13,49 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bootcheck::boot::boot;
 use bootcheck::cli::{Cli, Command};
+use bootcheck::faults::{Answer, Catalogue, STAGES};
 use bootcheck::report::Report;
 use bootcheck::symbols::Source;
 use bootcheck::verdict::Verdict;
 use clap::Parser;
-use serde::Deserialize;
-
-/// The stages in which a fault can be asked for: once the command line is known.
-const STAGES: [&str; 9] = [
-    "fdt",
-    "early_mmu",
-    "mmu_on",
-    "high",
-    "console",
-    "heap",
-    "protect",
-    "selftest",
-    "done",
-];
-
-/// One fault of the catalogue.
-#[derive(Debug, Deserialize)]
-struct Fault {
-    verdict: Verdict,
-    ec: Option<u8>,
-    #[serde(default)]
-    except: Vec<Exception>,
-}
-
-/// Where it is otherwise.
-#[derive(Debug, Deserialize)]
-struct Exception {
-    stages: Vec<String>,
-    verdict: Option<Verdict>,
-    ec: Option<u8>,
-    cannot: Option<String>,
-}
-
-/// What must come out of one boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Answer {
-    verdict: Verdict,
-    ec: Option<u8>,
-}
 
 /// One boot.
 #[derive(Debug)]
@@ -65,36 +27,7 @@ struct Cell {
     expected: Answer,
 }
 
-impl Fault {
-    /// What it does in this stage, or why it cannot be had there.
-    fn answer(&self, stage: &str) -> Result<Answer, &str> {
-        let is_here = |except: &&Exception| except.stages.iter().any(|other| other == stage);
-        match self.except.iter().find(is_here) {
-            None => Ok(Answer {
-                verdict: self.verdict,
-                ec: self.ec,
-            }),
-            Some(Exception {
-                cannot: Some(reason),
-                ..
-            }) => Err(reason),
-            Some(except) => Ok(Answer {
-                verdict: except.verdict.unwrap_or(self.verdict),
-                ec: except.ec,
-            }),
-        }
-    }
-}
-
 impl Cell {
-    /// The stage that the tester must name: a boot that goes on comes to its end.
-    fn expected_stage(&self) -> &'static str {
-        match self.expected.verdict {
-            Verdict::Pass | Verdict::Fail | Verdict::Off => "done",
-            _ => self.stage,
-        }
-    }
-
     /// What is wrong with the report.
     fn complaint(&self, report: &Report, is_silent: bool) -> Option<String> {
         let first = report.first_exception.as_ref();
@@ -103,7 +36,7 @@ impl Cell {
         let found = (report.verdict, report.stage.as_deref(), ec);
         let expected = (
             self.expected.verdict,
-            Some(self.expected_stage()),
+            Some(self.expected.stage(self.stage)),
             expected_ec.as_deref(),
         );
         if found != expected {
@@ -136,7 +69,7 @@ fn kernel() -> PathBuf {
 /// The cells, and of those that cannot be how many there are for each reason.
 fn cells() -> (Vec<Cell>, BTreeMap<String, usize>) {
     let text = std::fs::read_to_string(root().join("kernel/faults.toml")).unwrap();
-    let faults: BTreeMap<String, Fault> = toml::from_str(&text).unwrap();
+    let faults: Catalogue = toml::from_str(&text).unwrap();
     let mut cells = Vec::new();
     let mut impossible = BTreeMap::new();
     for (name, fault) in faults {
@@ -237,7 +170,7 @@ fn row(cell: &Cell, report: &Report) -> String {
     let exception = report
         .first_exception
         .as_ref()
-        .map_or("", |first| first.kind);
+        .map_or("", |first| &first.kind);
     let hang = report.hang.map_or("", |hang| hang.kind.name());
     let place = match (&report.symbol, &report.file, report.line) {
         (Some(symbol), Some(file), Some(line)) => format!("{symbol} ({file}:{line})"),

@@ -72,7 +72,7 @@ fn cells_as_expected() {
     assert_eq!(names, ["cpu/cortex-a53", "cpu/max", "resets", "initrd"]);
     let junit = std::fs::read_to_string(bench.path("out/junit.xml")).unwrap();
     assert!(
-        junit.contains(r#"tests="4""#) && junit.contains(r#"failures="0""#),
+        junit.contains(r#"tests="4" failures="0" errors="0""#),
         "{junit}"
     );
     assert!(
@@ -91,18 +91,15 @@ fn a_bad_cell_is_told_with_the_command_that_repeats_it() {
     assert_eq!(status(&output), 1, "{stderr}");
     let command = stderr
         .lines()
-        .find_map(|line| line.strip_prefix("  alone: bootcheck "))
+        .find_map(|line| line.strip_prefix("  alone: "))
         .unwrap();
     let again = Command::new("sh")
-        .args([
-            "-c",
-            &format!("{} {command} --json -", env!("CARGO_BIN_EXE_bootcheck")),
-        ])
+        .args(["-c", &format!("{command} --json -")])
         .output()
         .unwrap();
     assert_eq!(common::json(&again)["verdict"], "reset");
     let junit = std::fs::read_to_string(bench.path("out/junit.xml")).unwrap();
-    assert!(junit.contains(r#"failures="1""#), "{junit}");
+    assert!(junit.contains(r#"tests="2" failures="1""#), "{junit}");
     assert!(
         junit.contains("&lt;&amp;\\x1b&gt;"),
         "the console, escaped: {junit}"
@@ -128,13 +125,6 @@ fn trouble_is_129() {
         "{}",
         text(&output.stderr)
     );
-    let output = matrix(
-        &bench,
-        "[[cells]]\nname = 'a'",
-        &["--qemu", "/nonexistent/qemu"],
-    );
-    assert_eq!(status(&output), 129);
-    assert_eq!(results(&bench)["cells"][0]["verdict"], "infra");
 }
 
 #[test]

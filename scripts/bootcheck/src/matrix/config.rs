@@ -1,78 +1,50 @@
 //! The list of cells, read from TOML and expanded.
 //!
 //! ```toml
-//! [images]                        # the builds, by name; the first row of defaults picks one
+//! [images]                        # the builds, by name
 //! release = { image = "target/kernel/Image", elf = "target/kernel/kernel.elf" }
 //!
-//! [defaults]                      # what a cell does not say
+//! [machines]                      # short names for `machine`, if wanted
+//! el2 = "virt,virtualization=on"
+//!
+//! [defaults]                      # what a row does not say
 //! image = "release"
 //!
 //! [[cells]]
-//! name = "cpu"                    # becomes cpu/cortex-a53 and cpu/max
-//! cpu = ["cortex-a53", "max"]     # every value of an array is a cell, of two arrays every pair
+//! name = "cpu"                    # becomes cpu/cortex-a53, cpu/cortex-a57 and cpu/max
+//! cpu = ["cortex-a53", "cortex-a57", "max"]
+//!
+//! [[exclude]]                     # takes cells away again, from every row
+//! why = "no such hardware"
+//! cpu = "cortex-a5*"
+//! machine = "el2"
 //! ```
 //!
-//! A cell is nothing but options of `bootcheck boot`, so each can be repeated alone.
+//! Every value of an array is a cell, of two arrays every pair. Any option of `bootcheck boot`
+//! that tells what to boot and how to judge it is a key. A cell is nothing but such options, so
+//! each can be repeated alone. These keys mean something else here:
+//!
+//! - `image`: a name of `[images]`; `form`: `image` (default), `elf` or `gzip`, what `-kernel`
+//!   gets;
+//! - `initrd`: the size of one that is made;
+//! - `expect`: the verdict, with `stage`, `ec` and `says` (a text on the console) where these
+//!   matter too;
+//! - `faults`: a catalogue of faults; each of them, in every stage of `stage`, becomes a cell that
+//!   must come to what the catalogue says.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, FromArgMatches};
+use globset::{Glob, GlobMatcher};
 use serde::Deserialize;
+use toml::{Table, Value};
 
+use super::cell::{Cell, Expected, MadeFile};
 use crate::cli::BootArgs;
-use crate::plan::{Plan, Size};
-use crate::verdict::Verdict;
-
-/// One boot of the matrix.
-#[derive(Debug, Clone)]
-pub struct Cell {
-    /// Its name, unique in the matrix.
-    pub name: String,
-    /// The options of `bootcheck boot` that make it.
-    pub options: Vec<String>,
-    /// The same, understood.
-    pub args: BootArgs,
-    /// The verdict it must come to.
-    pub expect: Verdict,
-    /// An initial RAM disk to make, of this size.
-    pub initrd: Option<Size>,
-}
-
-impl Cell {
-    /// Plans the boot.
-    ///
-    /// # Errors
-    /// Why the image cannot boot.
-    pub fn plan(&self) -> Result<Plan, String> {
-        self.args.plan()
-    }
-
-    /// The command that repeats this cell alone.
-    #[must_use]
-    pub fn command(&self) -> String {
-        let words = ["bootcheck", "boot"]
-            .into_iter()
-            .chain(self.options.iter().map(String::as_str));
-        shlex::try_join(words).unwrap_or_default()
-    }
-
-    /// Makes the files that the cell needs.
-    ///
-    /// # Errors
-    /// What the operating system said.
-    pub fn make_files(&self) -> anyhow::Result<()> {
-        if let (Some(size), Some(path)) = (self.initrd, &self.args.guest.initrd) {
-            // Zeros that take no room on the disk; no guest looks into it.
-            File::create(path)
-                .and_then(|file| file.set_len(size.0))
-                .with_context(|| format!("cannot make {}", path.display()))?;
-        }
-        Ok(())
-    }
-}
+use crate::faults::{Answer, Catalogue};
+use crate::plan::Size;
 
 /// The file.
 #[derive(Debug, Deserialize)]
@@ -80,9 +52,16 @@ impl Cell {
 struct Matrix {
     images: BTreeMap<String, Build>,
     #[serde(default)]
-    defaults: Row,
+    machines: BTreeMap<String, String>,
     #[serde(default)]
-    cells: Vec<Row>,
+    defaults: Table,
+    #[serde(default)]
+    cells: Vec<Table>,
+    #[serde(default)]
+    exclude: Vec<Table>,
+    /// What the rows name as `faults`, by path.
+    #[serde(skip)]
+    catalogues: BTreeMap<String, Catalogue>,
 }
 
 /// One build of a kernel.
@@ -93,53 +72,14 @@ struct Build {
     elf: Option<String>,
 }
 
-/// One table of the file. Each key but the name is an axis, in the order of the values in a
-/// cell's name.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Row {
-    name: Option<String>,
-    image: Option<Axis>,
-    /// `image` (default), or `elf`: what `-kernel` gets.
-    form: Option<Axis>,
-    load_address: Option<Axis>,
-    machine: Option<Axis>,
-    cpu: Option<Axis>,
-    mem: Option<Axis>,
-    smp: Option<Axis>,
-    numa: Option<Axis>,
-    initrd: Option<Axis>,
-    append: Option<Axis>,
-    timeout: Option<Axis>,
-    expect: Option<Axis>,
-}
+/// The values of one cell by key, in the order of the file.
+type Values = Vec<(String, String)>;
 
-/// One value, or several of which each makes a cell.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "a string or number, or an array of them")]
-enum Axis {
-    One(Scalar),
-    Many(Vec<Scalar>),
-}
+/// The name of one fault of `faults`.
+const FAULT: &str = "name of the fault";
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum Scalar {
-    Number(i64),
-    Text(String),
-}
-
-impl Scalar {
-    fn text(&self) -> String {
-        match self {
-            Scalar::Number(number) => number.to_string(),
-            Scalar::Text(text) => text.clone(),
-        }
-    }
-}
-
-/// The values of one cell, by key.
-type Values = BTreeMap<&'static str, String>;
+/// Options of `bootcheck boot` that mean nothing in a matrix.
+const NOT_KEYS: [&str; 5] = ["build", "console", "json", "no-decode", "repeat"];
 
 /// Reads the file and expands it: every cell on every QEMU. Files that cells need will lie in
 /// `out`.
@@ -147,20 +87,28 @@ type Values = BTreeMap<&'static str, String>;
 /// # Errors
 /// What is wrong with the file, and where.
 pub fn read(text: &str, qemus: &[PathBuf], out: &Path) -> anyhow::Result<Vec<Cell>> {
-    let matrix: Matrix = toml::from_str(text)?;
+    let mut matrix: Matrix = toml::from_str(text)?;
+    matrix.read_catalogues()?;
+    let mut excluded = exclusions(&matrix.exclude)?;
     let mut cells: Vec<Cell> = Vec::new();
     for (number, row) in matrix.cells.iter().enumerate() {
-        let name = row
-            .name
-            .as_deref()
-            .with_context(|| format!("cell {} has no name", number + 1))?;
-        for (suffix, values) in expand(row, &matrix.defaults) {
+        let Some(Value::String(group)) = row.get("name") else {
+            bail!("cell {} has no name", number + 1);
+        };
+        let combinations = matrix
+            .expand(row)
+            .with_context(|| format!("cells {group}"))?;
+        for (suffix, values) in combinations {
+            if excluded.iter_mut().any(|it| it.excludes(group, &values)) {
+                continue;
+            }
             for qemu in qemus {
-                let mut name = name.to_owned() + &suffix;
+                let mut name = format!("{group}{suffix}");
                 if qemus.len() > 1 {
                     name.push_str(&format!(" on {}", qemu.display()));
                 }
-                let cell = cell(&name, &values, &matrix.images, qemu, out)
+                let cell = Builder::new(&matrix, out)
+                    .build(&name, group, &values, qemu)
                     .with_context(|| format!("cell {name}"))?;
                 ensure!(
                     cells.iter().all(|other| other.name != name),
@@ -170,192 +118,306 @@ pub fn read(text: &str, qemus: &[PathBuf], out: &Path) -> anyhow::Result<Vec<Cel
             }
         }
     }
+    for exclusion in &excluded {
+        ensure!(
+            exclusion.has_excluded,
+            "[[exclude]] {:?} excludes no cell",
+            exclusion.why
+        );
+    }
     Ok(cells)
 }
 
-/// Every combination of a row's values, with what the arrays add to the name.
-fn expand(row: &Row, defaults: &Row) -> Vec<(String, Values)> {
-    let mut combinations: Vec<(Vec<String>, Values)> = vec![Default::default()];
-    for (key, axis, default) in [
-        ("image", &row.image, &defaults.image),
-        ("form", &row.form, &defaults.form),
-        ("load-address", &row.load_address, &defaults.load_address),
-        ("machine", &row.machine, &defaults.machine),
-        ("cpu", &row.cpu, &defaults.cpu),
-        ("mem", &row.mem, &defaults.mem),
-        ("smp", &row.smp, &defaults.smp),
-        ("numa", &row.numa, &defaults.numa),
-        ("initrd", &row.initrd, &defaults.initrd),
-        ("append", &row.append, &defaults.append),
-        ("timeout", &row.timeout, &defaults.timeout),
-        ("expect", &row.expect, &defaults.expect),
-    ] {
-        let (values, is_named) = match axis.as_ref().or(default.as_ref()) {
-            None => continue,
-            Some(Axis::One(value)) => (vec![value.text()], false),
-            Some(Axis::Many(values)) => (values.iter().map(Scalar::text).collect(), true),
-        };
-        combinations = combinations
-            .iter()
-            .flat_map(|(names, cell)| {
-                values.iter().map(move |value| {
-                    let mut names = names.clone();
-                    if is_named {
-                        names.push(if value.is_empty() {
-                            "none".into()
-                        } else {
-                            value.clone()
-                        });
-                    }
-                    let mut cell = cell.clone();
-                    cell.insert(key, value.clone());
-                    (names, cell)
-                })
-            })
-            .collect();
+impl Matrix {
+    fn read_catalogues(&mut self) -> anyhow::Result<()> {
+        let rows = self.cells.iter();
+        let paths = rows.filter_map(|row| row.get("faults").and_then(Value::as_str));
+        for path in paths {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+            let catalogue = toml::from_str(&text).with_context(|| format!("in {path}"))?;
+            self.catalogues.insert(path.to_owned(), catalogue);
+        }
+        Ok(())
     }
-    let suffix = |names: Vec<String>| match names.is_empty() {
-        true => String::new(),
-        false => format!("/{}", names.join(" ")),
+
+    /// Every combination of a row's values, with what the arrays add to the name.
+    fn expand(&self, row: &Table) -> anyhow::Result<Vec<(String, Values)>> {
+        let said = row.iter().filter(|(key, _)| *key != "name");
+        let unsaid = self
+            .defaults
+            .iter()
+            .filter(|(key, _)| !row.contains_key(*key));
+        let mut combinations: Vec<(Vec<String>, Values)> = vec![Default::default()];
+        for (key, axis) in said.chain(unsaid) {
+            let (values, is_named) = axis_values(axis).with_context(|| {
+                format!("{key}: wanted a string, number or boolean, or an array of them")
+            })?;
+            combinations = cross(combinations, key, &values, is_named);
+            if key == "faults" {
+                ensure!(row.contains_key("stage"), "faults: in which `stage`?");
+                let catalogue = self.catalogues.get(&values[0]);
+                let names: Vec<String> = catalogue
+                    .context("faults: one file is wanted")?
+                    .keys()
+                    .cloned()
+                    .collect();
+                combinations = cross(combinations, FAULT, &names, true);
+            }
+        }
+        // Not every fault can be had in every stage.
+        combinations
+            .retain(|(_, values)| get(values, FAULT).is_none() || self.answer(values).is_some());
+        let suffix = |names: Vec<String>| match names.is_empty() {
+            true => String::new(),
+            false => format!("/{}", names.join(" ")),
+        };
+        Ok(combinations
+            .into_iter()
+            .map(|(names, values)| (suffix(names), values))
+            .collect())
+    }
+
+    /// What a cell with a fault must come to; `None` if it cannot be.
+    fn answer(&self, values: &Values) -> Option<Answer> {
+        let fault = self
+            .catalogues
+            .get(get(values, "faults")?)?
+            .get(get(values, FAULT)?)?;
+        fault.answer(get(values, "stage")?).ok()
+    }
+}
+
+/// Each combination with each of the values.
+fn cross(
+    combinations: Vec<(Vec<String>, Values)>,
+    key: &str,
+    values: &[String],
+    is_named: bool,
+) -> Vec<(Vec<String>, Values)> {
+    let with = |(names, cell): &(Vec<String>, Values), value: &String| {
+        let (mut names, mut cell) = (names.clone(), cell.clone());
+        if is_named {
+            names.push(match value.is_empty() {
+                true => "none".to_owned(),
+                false => value.clone(),
+            });
+        }
+        cell.push((key.to_owned(), value.clone()));
+        (names, cell)
     };
     combinations
-        .into_iter()
-        .map(|(names, cell)| (suffix(names), cell))
+        .iter()
+        .flat_map(|combination| values.iter().map(move |value| with(combination, value)))
         .collect()
 }
 
-/// Makes the options of one cell, and has clap read them as it would from a shell.
-fn cell(
-    name: &str,
-    values: &Values,
-    images: &BTreeMap<String, Build>,
-    qemu: &Path,
-    out: &Path,
-) -> anyhow::Result<Cell> {
-    let label = values
-        .get("image")
-        .context("no image is named, neither here nor in [defaults]")?;
-    let build = images
-        .get(label)
-        .with_context(|| format!("[images] has no {label}"))?;
-    let image = match values.get("form").map_or("image", String::as_str) {
-        "image" => &build.image,
-        "elf" => build
-            .elf
-            .as_ref()
-            .with_context(|| format!("image {label} has no elf"))?,
-        other => anyhow::bail!("form {other:?} is neither image nor elf"),
-    };
-    let mut options = vec!["--image".to_owned(), image.clone()];
-    let mut initrd = None;
-    for (key, value) in values {
-        match *key {
-            "image" | "form" => continue,
-            "initrd" => {
-                let size: Size = value.parse().map_err(anyhow::Error::msg)?;
-                initrd = Some(size);
-                let path = out.join(format!("initrd-{size}"));
-                options.extend(["--initrd".into(), path.to_string_lossy().into_owned()]);
+/// The values of a key, and whether they set cells apart.
+fn axis_values(axis: &Value) -> Option<(Vec<String>, bool)> {
+    match axis {
+        Value::Array(values) => {
+            let values: Option<Vec<String>> = values.iter().map(scalar).collect();
+            Some((values?, true))
+        }
+        value => Some((vec![scalar(value)?], false)),
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Boolean(is_set) => Some(is_set.to_string()),
+        _ => None,
+    }
+}
+
+fn get<'a>(values: &'a Values, key: &str) -> Option<&'a str> {
+    let mut of_key = values.iter().filter(|(other, _)| other == key);
+    of_key.next().map(|(_, value)| value.as_str())
+}
+
+/// One `[[exclude]]`.
+struct Exclusion {
+    why: String,
+    patterns: Vec<(String, Vec<GlobMatcher>)>,
+    has_excluded: bool,
+}
+
+fn exclusions(tables: &[Table]) -> anyhow::Result<Vec<Exclusion>> {
+    tables
+        .iter()
+        .map(|table| {
+            let Some(Value::String(why)) = table.get("why") else {
+                bail!("an [[exclude]] does not say why");
+            };
+            let mut patterns = Vec::new();
+            for (key, axis) in table.iter().filter(|(key, _)| *key != "why") {
+                let (values, _) = axis_values(axis)
+                    .with_context(|| format!("[[exclude]] {why:?}: {key} is no pattern"))?;
+                let globs: Result<Vec<_>, _> = values.iter().map(|it| Glob::new(it)).collect();
+                let globs = globs.with_context(|| format!("[[exclude]] {why:?}"))?;
+                patterns.push((
+                    key.clone(),
+                    globs.iter().map(Glob::compile_matcher).collect(),
+                ));
             }
-            _ if value.is_empty() => continue,
-            _ => options.extend([format!("--{key}"), value.clone()]),
+            ensure!(!patterns.is_empty(), "[[exclude]] {why:?} names no cells");
+            Ok(Exclusion {
+                why: why.clone(),
+                patterns,
+                has_excluded: false,
+            })
+        })
+        .collect()
+}
+
+impl Exclusion {
+    /// Whether all of its keys match the cell.
+    fn excludes(&mut self, group: &str, values: &Values) -> bool {
+        let matches = self.patterns.iter().all(|(key, globs)| {
+            let value = match key.as_str() {
+                "name" => Some(group),
+                key => get(values, key),
+            };
+            value.is_some_and(|value| globs.iter().any(|glob| glob.is_match(value)))
+        });
+        self.has_excluded |= matches;
+        matches
+    }
+}
+
+/// Makes the options of one cell.
+struct Builder<'a> {
+    matrix: &'a Matrix,
+    out: &'a Path,
+    options: Vec<String>,
+    makes: Vec<MadeFile>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(matrix: &'a Matrix, out: &'a Path) -> Self {
+        Self {
+            matrix,
+            out,
+            options: Vec::new(),
+            makes: Vec::new(),
         }
     }
-    options.extend(["--qemu".to_owned(), qemu.to_string_lossy().into_owned()]);
 
-    let command = BootArgs::augment_args(clap::Command::new("boot").no_binary_name(true));
-    let matches = command.try_get_matches_from(&options)?;
-    let args = BootArgs::from_arg_matches(&matches)?;
-    Ok(Cell {
-        name: name.to_owned(),
-        expect: args.expect,
-        options,
-        args,
-        initrd,
-    })
+    /// Makes the options, and has clap read them as it would from a shell.
+    fn build(
+        mut self,
+        name: &str,
+        group: &str,
+        values: &Values,
+        qemu: &Path,
+    ) -> anyhow::Result<Cell> {
+        let form = get(values, "form").unwrap_or("image");
+        let image = get(values, "image");
+        self.image(
+            image.context("no image is named, neither here nor in [defaults]")?,
+            form,
+        )?;
+        let mut expect = "pass".to_owned();
+        let mut append = String::new();
+        for (key, value) in values {
+            match key.as_str() {
+                "image" | "form" | "faults" | FAULT | "stage" | "ec" | "says" => {}
+                "initrd" => self.initrd(value)?,
+                "expect" => expect.clone_from(value),
+                "append" => append.clone_from(value),
+                "machine" => {
+                    let machine = self.matrix.machines.get(value).unwrap_or(value).clone();
+                    self.option(key, &machine)?;
+                }
+                _ => self.option(key, value)?,
+            }
+        }
+        let mut stage = get(values, "stage").map(str::to_owned);
+        let mut ec = get(values, "ec")
+            .map(str::parse)
+            .transpose()
+            .context("ec")?;
+        if let (Some(answer), Some(fault), Some(at)) =
+            (self.matrix.answer(values), get(values, FAULT), &stage)
+        {
+            append = format!("fault={fault}@{at} {append}");
+            expect = answer.verdict.to_string();
+            (stage, ec) = (Some(answer.stage(at).to_owned()), answer.ec);
+        }
+        self.option("append", append.trim())?;
+        if expect != "pass" {
+            self.option("expect", &expect)?;
+        }
+        self.options
+            .extend(["--qemu".to_owned(), qemu.to_string_lossy().into_owned()]);
+
+        let command = BootArgs::augment_args(clap::Command::new("boot").no_binary_name(true));
+        let matches = command.try_get_matches_from(&self.options)?;
+        let args = BootArgs::from_arg_matches(&matches)?;
+        Ok(Cell {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            expect: Expected {
+                verdict: args.expect,
+                stage,
+                ec,
+                says: get(values, "says").map(str::to_owned),
+            },
+            options: self.options,
+            args,
+            makes: self.makes,
+        })
+    }
+
+    /// The image of that name, in that form.
+    fn image(&mut self, label: &str, form: &str) -> anyhow::Result<()> {
+        let build = self.matrix.images.get(label);
+        let build = build.with_context(|| format!("[images] has no {label}"))?;
+        let elf = build.elf.as_deref();
+        let image = match form {
+            "image" => build.image.clone(),
+            "elf" => elf
+                .with_context(|| format!("image {label} has no elf"))?
+                .to_owned(),
+            "gzip" => {
+                let path = self.out.join(format!("{label}.gz"));
+                self.makes
+                    .push(MadeFile::Gzip(build.image.clone().into(), path.clone()));
+                path.to_string_lossy().into_owned()
+            }
+            other => bail!("form {other:?} is none of image, elf and gzip"),
+        };
+        self.options.extend(["--image".to_owned(), image.clone()]);
+        if let Some(elf) = elf.filter(|elf| *elf != image) {
+            self.options.extend(["--elf".to_owned(), elf.to_owned()]);
+        }
+        Ok(())
+    }
+
+    fn initrd(&mut self, size: &str) -> anyhow::Result<()> {
+        if size.is_empty() {
+            return Ok(());
+        }
+        let size: Size = size.parse().map_err(anyhow::Error::msg)?;
+        let path = self.out.join(format!("initrd-{size}"));
+        self.option("initrd", &path.to_string_lossy())?;
+        self.makes.push(MadeFile::Initrd(size, path));
+        Ok(())
+    }
+
+    /// `--key value`; a switch that is on stands alone, and one that is off nowhere.
+    fn option(&mut self, key: &str, value: &str) -> anyhow::Result<()> {
+        ensure!(!NOT_KEYS.contains(&key), "{key} is no key of a cell");
+        match value {
+            "" | "false" => {}
+            "true" => self.options.push(format!("--{key}")),
+            _ => self.options.extend([format!("--{key}"), value.to_owned()]),
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEAD: &str = r#"
-        [images]
-        release = { image = "Image", elf = "kernel.elf" }
-        debug = { image = "debug/Image" }
-        [defaults]
-        image = "release"
-        cpu = "cortex-a72"
-    "#;
-
-    fn cells(text: &str) -> anyhow::Result<Vec<Cell>> {
-        read(&format!("{HEAD}{text}"), &["qemu".into()], Path::new("out"))
-    }
-
-    fn names(text: &str) -> Vec<String> {
-        cells(text)
-            .unwrap()
-            .into_iter()
-            .map(|cell| cell.name)
-            .collect()
-    }
-
-    #[test]
-    fn an_array_makes_a_cell_of_each_value() {
-        let row = "[[cells]]\nname = 'cpu'\ncpu = ['cortex-a53', 'max']";
-        assert_eq!(names(row), ["cpu/cortex-a53", "cpu/max"]);
-        let row = "[[cells]]\nname = 'm'\nmem = ['64M', '1G']\nsmp = [1, 4]\nappend = 'x y'";
-        assert_eq!(names(row), ["m/64M 1", "m/64M 4", "m/1G 1", "m/1G 4"]);
-        assert_eq!(names("[[cells]]\nname = 'plain'\nmem = '64M'"), ["plain"]);
-        let row = "[[cells]]\nname = 'a'\nappend = ['', 'linear=page']";
-        assert_eq!(names(row), ["a/none", "a/linear=page"]);
-    }
-
-    #[test]
-    fn a_cell_is_options_of_boot() {
-        let row =
-            "[[cells]]\nname = 'x'\nmem = '1G'\nappend = 'a b'\nexpect = 'panic'\nform = 'elf'";
-        let cell = &cells(row).unwrap()[0];
-        assert_eq!(
-            cell.command(),
-            "bootcheck boot --image kernel.elf --append 'a b' --cpu cortex-a72 --expect panic \
-             --mem 1G --qemu qemu"
-        );
-        assert_eq!(cell.args.guest.mem, Some(Size(1 << 30)));
-        assert_eq!(
-            cell.args.guest.cpu.as_deref(),
-            Some("cortex-a72"),
-            "from the defaults"
-        );
-        assert_eq!(cell.expect, Verdict::Panic);
-    }
-
-    #[test]
-    fn several_qemus_make_cells_of_their_own() {
-        let text = format!("{HEAD}[[cells]]\nname = 'x'");
-        let cells = read(&text, &["a".into(), "b".into()], Path::new("out")).unwrap();
-        let names: Vec<_> = cells.iter().map(|cell| cell.name.as_str()).collect();
-        assert_eq!(names, ["x on a", "x on b"]);
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        for (row, complaint) in [
-            ("[[cells]]\nname = 'x'\ncpus = 'max'", "cpus"),
-            ("[[cells]]\ncpu = 'max'", "no name"),
-            ("[[cells]]\nname = 'x'\nimage = 'beta'", "beta"),
-            ("[[cells]]\nname = 'x'\nmem = 'lots'", "lots"),
-            ("[[cells]]\nname = 'x'\nexpect = 'win'", "win"),
-            ("[[cells]]\nname = 'x'\nform = 'tar'", "tar"),
-            (
-                "[[cells]]\nname = 'x'\nimage = 'debug'\nform = 'elf'",
-                "no elf",
-            ),
-            ("[[cells]]\nname = 'x'\ncpu = true", "a string or number"),
-            ("[[cells]]\nname = 'x'\n[[cells]]\nname = 'x'", "two cells"),
-        ] {
-            let error = format!("{:#}", cells(row).unwrap_err());
-            assert!(error.contains(complaint), "{error:?} lacks {complaint:?}");
-        }
-    }
-}
+mod tests;

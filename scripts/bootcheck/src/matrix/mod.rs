@@ -1,41 +1,41 @@
-//! `bootcheck matrix`: many boots in parallel, each of which must come to the verdict it expects.
+//! `bootcheck matrix`: many boots in parallel, each of which must come to what it expects.
 //!
-//! - [`config`] reads the file and expands it into cells;
-//! - this module boots them;
-//! - [`results`] writes what came of it.
+//! ```text
+//! config ──► cells ──► support ──► run ──────────────► results ──► files: results.json,
+//! (TOML,     (one      (what the   (jobs at a time,    (statuses,  junit.xml, report.html
+//!  axes)      boot)     QEMU has)   progress shown)     rates)  ─► summary, github, ktap
+//!                                                       ▲
+//!                       merge (results of other shards)─┘
+//! ```
 
+pub mod cell;
 pub mod config;
+pub mod files;
+pub mod github;
+pub mod junit;
+pub mod ktap;
+pub mod markdown;
+pub mod merge;
+pub mod progress;
+pub mod rate;
 pub mod results;
+mod run;
+mod self_tests;
+pub mod shard;
+pub mod summary;
+pub mod support;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use serde_json::json;
 
-use crate::boot::{Outcome, boot};
 use crate::cli::MatrixArgs;
-use crate::interrupt::Interrupted;
+use crate::interrupt;
 use crate::parallel;
-use crate::report::Report;
-use crate::symbols::Source;
-use crate::verdict::{Facts, Verdict};
-use config::Cell;
-
-/// One cell, booted.
-#[derive(Debug)]
-pub struct CellResult {
-    /// The cell.
-    pub cell: Cell,
-    /// What came of it.
-    pub report: Report,
-}
-
-impl CellResult {
-    /// Whether it came to the verdict that the cell expects.
-    #[must_use]
-    pub fn is_expected(&self) -> bool {
-        self.report.verdict == self.cell.expect
-    }
-}
+use cell::Cell;
+use results::{CellResult, Results};
+use support::Supports;
 
 /// Runs the command; the exit status.
 ///
@@ -43,42 +43,69 @@ impl CellResult {
 /// The tester failed, or the file is wrong: 129.
 pub fn run(args: &MatrixArgs) -> anyhow::Result<u8> {
     let cells = select(args)?;
+    let name = name(&args.config);
     if args.list {
-        for cell in &cells {
-            println!("{}", cell.name);
-        }
+        list(args, &name, &cells);
         return Ok(0);
     }
     let out = out_directory(args);
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let lacking = ask_support(&cells)?;
     for cell in &cells {
         cell.make_files()?;
     }
-
+    let cells: Vec<(Cell, CellResult)> = cells
+        .into_iter()
+        .zip(lacking)
+        .map(|(cell, (version, lacking))| {
+            let result = CellResult::new(&cell, version, lacking);
+            (cell, result)
+        })
+        .collect();
+    let boots = run::Boots {
+        jobs: parallel::jobs(args.jobs),
+        repeat: args.repeat,
+        fail_fast: args.fail_fast,
+    };
     let started = std::time::Instant::now();
-    let results = boot_all(&cells, parallel::jobs(args.jobs));
-    let complete = results.len() == cells.len();
-    let wall = started.elapsed();
+    let cells = boots.run(cells);
+    let wall_ms = started.elapsed().as_secs_f64() * 1e3;
+    let results = Results::new(name, args.shard, args.repeat, wall_ms, cells);
 
     // What there is of an interrupted run is worth keeping.
-    results::write_json(&out.join("results.json"), &results, cells.len())?;
-    results::write_junit(&out.join("junit.xml"), &name(&args.config), &results, wall)?;
+    files::write(&results, &out)?;
     if args.markdown {
-        print!("{}", results::markdown(&results));
+        print!("{}", markdown::table(&results));
     }
-    results::print_summary(&results, cells.len(), wall);
-    if !complete {
-        return Err(Interrupted.into());
+    if args.ktap {
+        print!("{}", ktap::document(&results));
     }
-    let infra = results
-        .iter()
-        .any(|r| !r.is_expected() && r.report.verdict == Verdict::Infra);
-    let unexpected = results.iter().any(|result| !result.is_expected());
-    Ok(match (infra, unexpected) {
-        (true, _) => 129,
-        (false, true) => 1,
-        (false, false) => 0,
+    report(&results, &out);
+    interrupt::check()?;
+    let counts = results.counts;
+    ensure!(
+        counts.skipped < counts.cells,
+        "nothing was booted: every cell was skipped"
+    );
+    Ok(match results.exit_status() {
+        0 if args.no_skip && counts.skipped > 0 => 1,
+        status => status,
     })
+}
+
+/// Tells the end of it to whoever reads: a person, or GitHub.
+pub(crate) fn report(results: &Results, out: &Path) {
+    summary::print(results);
+    progress::print_line(&format!("results: {}", out.display()));
+    if github::is_reading() {
+        print!("{}", github::annotations(results));
+    }
+}
+
+/// The version of each cell's QEMU, and why it cannot have the cell, if it cannot.
+fn ask_support(cells: &[Cell]) -> anyhow::Result<Vec<(String, Option<String>)>> {
+    let mut supports = Supports::default();
+    cells.iter().map(|cell| supports.ask(cell)).collect()
 }
 
 /// The cells that were asked for.
@@ -88,6 +115,7 @@ fn select(args: &MatrixArgs) -> anyhow::Result<Vec<Cell>> {
         std::fs::read_to_string(&args.config).with_context(|| format!("cannot read {shown}"))?;
     let mut cells = config::read(&text, &args.qemu, &out_directory(args))
         .with_context(|| format!("in {shown}"))?;
+    ensure!(!cells.is_empty(), "{shown} has no cell");
     if let Some(filter) = &args.filter {
         let glob = globset::Glob::new(filter)?.compile_matcher();
         cells.retain(|cell| glob.is_match(&cell.name));
@@ -96,8 +124,32 @@ fn select(args: &MatrixArgs) -> anyhow::Result<Vec<Cell>> {
             "no cell of {shown} matches {filter:?}; --list shows them"
         );
     }
-    ensure!(!cells.is_empty(), "{shown} has no cell");
+    if let Some(shard) = args.shard {
+        let mut position = 0..;
+        cells.retain(|_| position.next().is_some_and(|position| shard.has(position)));
+        ensure!(!cells.is_empty(), "{shown} has fewer cells than parts");
+    }
     Ok(cells)
+}
+
+/// Names, or with `--json` all that another program needs to boot the cells one by one.
+fn list(args: &MatrixArgs, name: &str, cells: &[Cell]) {
+    if !args.json {
+        for cell in cells {
+            println!("{}", cell.name);
+        }
+        return;
+    }
+    let cells = cells.iter().map(|cell| {
+        json!({
+            "cell": cell.name,
+            "group": cell.group,
+            "expect": cell.expect.verdict,
+            "command": cell.command(),
+        })
+    });
+    let cells: Vec<_> = cells.collect();
+    println!("{:#}", json!({ "schema": 1, "name": name, "cells": cells }));
 }
 
 /// Where the results go: what was said, or `target/` and the name of the file.
@@ -113,29 +165,4 @@ fn name(config: &Path) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
-}
-
-/// Boots the cells, `jobs` at a time; results in the order of the cells, all of them unless
-/// interrupted.
-fn boot_all(cells: &[Cell], jobs: usize) -> Vec<CellResult> {
-    parallel::map(cells, jobs, |cell| {
-        let outcome = boot_cell(cell)?;
-        let source = Source::for_image(cell.args.elf(), &cell.args.guest.image);
-        let result = CellResult {
-            cell: cell.clone(),
-            report: Report::new(&outcome, source.as_ref()),
-        };
-        results::print_line(&result);
-        Ok(result)
-    })
-}
-
-fn boot_cell(cell: &Cell) -> Result<Outcome, Interrupted> {
-    match cell.plan() {
-        Ok(plan) => boot(&plan, &mut |_| {}),
-        Err(reason) => Ok(Outcome::without_guest(Facts {
-            unbootable: Some(reason),
-            ..Facts::default()
-        })),
-    }
 }

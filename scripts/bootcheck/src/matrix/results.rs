@@ -1,307 +1,265 @@
-//! What came of a matrix: lines and a summary for people, JSON, JUnit and Markdown for the rest.
-//!
-//! Everything here may contain text of a guest. For the terminal it was escaped when it was read;
-//! JSON and JUnit are written by libraries that know their own rules; Markdown is escaped here.
+//! What came of a matrix, as results.json has it: everything that the reports are made of, so
+//! that the results of several machines can be joined.
 
-use std::io::Write;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
-use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::CellResult;
-use super::config::Cell;
+use super::cell::Cell;
+use super::rate::Rate;
+use super::shard::Shard;
 use crate::files::write_atomically;
-use crate::report::{Report, verdict_style};
+use crate::report::Report;
 use crate::verdict::Verdict;
 
-/// One line, when a cell has ended.
-pub fn print_line(result: &CellResult) {
-    let mut err = anstream::stderr().lock();
-    let style = verdict_style(if result.is_expected() {
-        Verdict::Pass
-    } else {
-        result.report.verdict
-    });
-    let mark = if result.is_expected() { "ok  " } else { "BAD " };
-    let verdict = result.report.verdict;
-    let seconds = result.report.wall_ms.unwrap_or(0.0) / 1e3;
-    // Nothing can be done about a standard error that is closed.
-    let _ = writeln!(
-        err,
-        "{style}{mark}{style:#} {verdict:<10} {seconds:>5.2} s  {}",
-        result.cell.name
-    );
-}
-
-/// At the end: the cells that did not come to what they expect, each with the command that
-/// repeats it alone, and the counts.
-pub fn print_summary(results: &[CellResult], planned: usize, wall: Duration) {
-    let mut err = anstream::stderr().lock();
-    let bad: Vec<_> = results
-        .iter()
-        .filter(|result| !result.is_expected())
-        .collect();
-    for result in &bad {
-        let verdict = result.report.verdict;
-        let style = verdict_style(verdict);
-        let expected = match result.cell.expect {
-            Verdict::Pass => String::new(),
-            other => format!(", not {other}"),
-        };
-        let _ = writeln!(
-            err,
-            "\n{}: {style}{verdict}{style:#}{expected}{}",
-            result.cell.name,
-            result.report.summary()
-        );
-        let _ = writeln!(err, "  alone: {}", result.cell.command());
-    }
-    let good = results.len() - bad.len();
-    let _ = write!(
-        err,
-        "{}{good} of {planned} cells as expected",
-        if bad.is_empty() { "" } else { "\n" }
-    );
-    if results.len() < planned {
-        let _ = write!(err, ", {} not booted", planned - results.len());
-    }
-    let _ = writeln!(err, ", in {:.1} s", wall.as_secs_f64());
-}
-
 /// results.json
-#[derive(Serialize)]
-struct Results<'a> {
-    schema: u32,
-    counts: Counts,
-    cells: Vec<CellReport<'a>>,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Results {
+    /// 1.
+    pub schema: u32,
+    /// The name of the matrix: its file's.
+    pub name: String,
+    /// Which part of the matrix this is.
+    pub shard: Option<Shard>,
+    /// How often each cell was to boot.
+    pub repeat: u32,
+    /// From the first start to the last end.
+    pub wall_ms: f64,
+    /// How many cells have which status.
+    pub counts: Counts,
+    /// The cells, in the order of the file.
+    pub cells: Vec<CellResult>,
 }
 
-#[derive(Serialize)]
-struct Counts {
+/// How many cells have which status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
     /// Cells of the matrix.
-    cells: usize,
-    /// Those that came to the verdict they expect.
-    expected: usize,
-    /// Those that came to another one.
-    unexpected: usize,
+    pub cells: usize,
+    /// Those that came to what they expect.
+    pub expected: usize,
+    /// Those that came to something else, every time.
+    pub unexpected: usize,
+    /// Those that came to something else at times.
+    pub flaky: usize,
+    /// Those that this QEMU or host cannot have.
+    pub skipped: usize,
     /// Those that were not booted, because of an interruption.
-    not_booted: usize,
+    pub not_booted: usize,
 }
 
-/// The JSON of `bootcheck boot`, with the cell's own fields before it.
-#[derive(Serialize)]
-struct CellReport<'a> {
-    cell: &'a str,
-    expect: Verdict,
-    command: String,
+/// What came of one cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It came to what it expects.
+    Expected,
+    /// It came to something else, every time.
+    Unexpected,
+    /// It came to something else at times.
+    Flaky,
+    /// This QEMU or host cannot have it.
+    Skipped,
+    /// The run ended before its turn.
+    NotBooted,
+}
+
+/// One cell: its own fields, and before all else the JSON of its boot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CellResult {
+    /// Its name.
+    pub cell: String,
+    /// The row of the file that it comes from.
+    pub group: String,
+    /// What came of it.
+    pub status: Status,
+    /// The verdict that it must come to.
+    pub expect: Verdict,
+    /// What is wrong with it.
+    pub complaint: Option<String>,
+    /// Why it was skipped.
+    pub skipped: Option<String>,
+    /// The command that repeats it alone.
+    pub command: String,
+    /// The version of its QEMU, without the distribution's own number.
+    pub qemu_version: String,
+    /// How often it booted, and how often well.
+    pub runs: Runs,
+    /// Its first boot that went wrong, or else its first one.
     #[serde(flatten)]
-    report: &'a Report,
+    pub report: Option<Report>,
 }
 
-/// Writes results.json: `counts`, and for each cell the JSON of its boot.
-///
-/// # Errors
-/// What the operating system said.
-pub fn write_json(path: &Path, results: &[CellResult], planned: usize) -> anyhow::Result<()> {
-    let expected = results.iter().filter(|result| result.is_expected()).count();
-    let document = Results {
-        schema: 1,
-        counts: Counts {
-            cells: planned,
-            expected,
-            unexpected: results.len() - expected,
-            not_booted: planned - results.len(),
-        },
-        cells: results
-            .iter()
-            .map(|result| CellReport {
-                cell: &result.cell.name,
-                expect: result.cell.expect,
-                command: result.cell.command(),
-                report: &result.report,
-            })
-            .collect(),
-    };
-    let mut text = serde_json::to_vec_pretty(&document)?;
-    text.push(b'\n');
-    write_atomically(path, &text)
+/// The boots of one cell.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Runs {
+    /// How many.
+    pub count: u32,
+    /// How many came to what was expected.
+    pub expected: u32,
+    /// The share of these.
+    #[serde(flatten)]
+    pub rate: Option<Rate>,
+    /// How often each verdict.
+    pub verdicts: BTreeMap<Verdict, u32>,
 }
 
-/// Writes junit.xml: one test case per cell.
-///
-/// # Errors
-/// What the operating system said.
-pub fn write_junit(
-    path: &Path,
-    suite: &str,
-    results: &[CellResult],
-    wall: Duration,
-) -> anyhow::Result<()> {
-    let mut test_suite = TestSuite::new(suite);
-    for result in results {
-        test_suite.add_test_case(test_case(suite, result));
-    }
-    test_suite.set_time(wall);
-    let mut junit = quick_junit::Report::new("bootcheck");
-    junit.set_time(wall);
-    junit.add_test_suite(test_suite);
-    let text = junit
-        .to_string()
-        .context("cannot make JUnit of the results")?;
-    write_atomically(path, text.as_bytes())
-}
-
-fn test_case(suite: &str, result: &CellResult) -> TestCase {
-    let report = &result.report;
-    let status = if result.is_expected() {
-        TestCaseStatus::success()
-    } else {
-        // An error is no failure of what was tested: QEMU or the host has failed, or nothing was
-        // there to boot.
-        let kind = match report.verdict {
-            Verdict::Infra | Verdict::Unbootable => NonSuccessKind::Error,
-            _ => NonSuccessKind::Failure,
+impl CellResult {
+    /// A cell before its first boot.
+    #[must_use]
+    pub fn new(cell: &Cell, qemu_version: String, skipped: Option<String>) -> Self {
+        let status = match skipped {
+            Some(_) => Status::Skipped,
+            None => Status::NotBooted,
         };
-        let mut status = TestCaseStatus::non_success(kind);
-        status.set_type(report.verdict.name());
-        let summary = format!("{}{}", report.verdict, report.summary());
-        status.set_message(crate::escape::escape(summary.as_bytes()));
-        status.set_description(format!("alone: {}", result.cell.command()));
-        status
-    };
-    let mut case = TestCase::new(result.cell.name.as_str(), status);
-    case.set_classname(suite);
-    case.set_time(Duration::from_secs_f64(report.wall_ms.unwrap_or(0.0) / 1e3));
-    if let Some(console) = &report.console {
-        case.set_system_out(crate::escape::escape(console.as_bytes()));
-    }
-    case
-}
-
-/// A Markdown table: one row per cell, one column per QEMU.
-#[must_use]
-pub fn markdown(results: &[CellResult]) -> String {
-    let mut versions: Vec<&str> = Vec::new();
-    for result in results {
-        let version = version(&result.report);
-        if !versions.contains(&version) {
-            versions.push(version);
+        Self {
+            cell: cell.name.clone(),
+            group: cell.group.clone(),
+            status,
+            expect: cell.expect.verdict,
+            complaint: None,
+            skipped,
+            command: cell.command(),
+            qemu_version,
+            runs: Runs::default(),
+            report: None,
         }
     }
-    let mut rows: Vec<(&str, &Cell, Vec<String>)> = Vec::new();
-    for result in results {
-        let name = result.cell.name.split(" on ").next().unwrap_or_default();
-        let column = versions
-            .iter()
-            .position(|other| *other == version(&result.report));
-        let row = match rows.iter().position(|(other, ..)| *other == name) {
-            Some(row) => row,
-            None => {
-                rows.push((name, &result.cell, vec![String::new(); versions.len()]));
-                rows.len() - 1
-            }
+
+    /// Takes in one boot, and what is wrong with it.
+    pub fn add(&mut self, report: Report, complaint: Option<String>) {
+        let runs = &mut self.runs;
+        runs.count += 1;
+        runs.expected += u32::from(complaint.is_none());
+        runs.rate = Rate::of(runs.expected, runs.count);
+        *runs.verdicts.entry(report.verdict).or_default() += 1;
+        self.status = match runs.expected {
+            0 => Status::Unexpected,
+            good if good == runs.count => Status::Expected,
+            _ => Status::Flaky,
         };
-        if let Some(column) = column {
-            let seconds = result.report.wall_ms.unwrap_or(0.0) / 1e3;
-            rows[row].2[column] = format!("{} {seconds:.2} s", result.report.verdict);
+        if self.report.is_none() || (self.complaint.is_none() && complaint.is_some()) {
+            self.report = Some(report);
+            self.complaint = complaint;
         }
     }
-    let mut table = String::from("| cell | options |");
-    for version in &versions {
-        table.push_str(&format!(" QEMU {} |", cell_text(version)));
+
+    /// Whether it fails the run.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        matches!(self.status, Status::Unexpected | Status::Flaky)
     }
-    table.push_str(&format!("\n|---|---|{}\n", "---|".repeat(versions.len())));
-    for (name, cell, columns) in rows {
-        // The QEMU is the column.
-        let options = &cell.options[..cell.options.len() - 2];
-        let options = shlex::try_join(options.iter().map(String::as_str)).unwrap_or_default();
-        let columns = columns.join(" | ");
-        table.push_str(&format!(
-            "| {} | `{}` | {columns} |\n",
-            cell_text(name),
-            cell_text(&options)
-        ));
+
+    /// The verdict of the boot that is shown.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.report.as_ref().map(|report| report.verdict)
     }
-    table
+
+    /// Its name within its group.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        let label = self.cell.strip_prefix(&self.group).unwrap_or(&self.cell);
+        let label = label.trim_start_matches(['/', ' ']);
+        if label.is_empty() { &self.cell } else { label }
+    }
+
+    /// What came of it, in one line: the verdict, where, and how often.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Some(report) = &self.report else {
+            return self.skipped.clone().unwrap_or_default();
+        };
+        let verdict = report.verdict.to_string();
+        let complaint = self.complaint.as_ref().unwrap_or(&verdict);
+        let mut line = format!("{complaint}{}", report.summary());
+        if self.status == Status::Flaky
+            && let Some(rate) = self.runs.rate
+        {
+            let Runs {
+                count, expected, ..
+            } = self.runs;
+            line.push_str(&format!("; flaky: {expected} of {count} good, {rate}"));
+        }
+        line
+    }
+
+    /// The command that repeats it alone, as often as it takes to see it again.
+    #[must_use]
+    pub fn repeat_command(&self) -> String {
+        match (self.status, self.runs.count) {
+            (Status::Flaky, count) => format!("{} --repeat {count}", self.command),
+            _ => self.command.clone(),
+        }
+    }
 }
 
-/// `7.2.22`, without the distribution's own number.
-fn version(report: &Report) -> &str {
-    let version = report.qemu.version.as_deref().unwrap_or("?");
-    version.split(' ').next().unwrap_or(version)
-}
-
-/// Text that stays within its cell of a Markdown table.
-fn cell_text(text: &str) -> String {
-    text.replace('|', "\\|").replace(['\n', '`'], " ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::boot::Outcome;
-    use crate::matrix::config;
-    use crate::verdict::Facts;
-
-    fn result(verdict: Verdict, console: &str, message: &str) -> CellResult {
-        let text = "[images]\nr = { image = 'I' }\n[[cells]]\nname = 'a|b'\nimage = 'r'";
-        let cell = config::read(text, &["qemu".into()], Path::new(""))
-            .unwrap()
-            .remove(0);
-        let mut report = Report::new(&Outcome::without_guest(Facts::default()), None);
-        report.verdict = verdict;
-        report.console = Some(console.to_owned());
-        report.message = Some(message.to_owned());
-        CellResult { cell, report }
+impl Results {
+    /// Counts the cells.
+    #[must_use]
+    pub fn new(
+        name: String,
+        shard: Option<Shard>,
+        repeat: u32,
+        wall_ms: f64,
+        cells: Vec<CellResult>,
+    ) -> Self {
+        let of = |status| cells.iter().filter(|cell| cell.status == status).count();
+        Self {
+            schema: 1,
+            name,
+            shard,
+            repeat,
+            wall_ms,
+            counts: Counts {
+                cells: cells.len(),
+                expected: of(Status::Expected),
+                unexpected: of(Status::Unexpected),
+                flaky: of(Status::Flaky),
+                skipped: of(Status::Skipped),
+                not_booted: of(Status::NotBooted),
+            },
+            cells,
+        }
     }
 
-    #[test]
-    fn hostile_guest_text_stays_text_in_junit() {
-        let hostile = "\x1b[2J</system-out><testcase>]]>\0\u{fffe} & \"";
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("junit.xml");
-        let results = [result(Verdict::Panic, hostile, hostile)];
-        write_junit(&path, "smoke", &results, Duration::from_secs(1)).unwrap();
-        let xml = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(xml.matches("<testcase").count(), 1);
-        assert_eq!(xml.matches("</system-out>").count(), 1);
-        assert!(!xml.contains(['\x1b', '\0', '\u{fffe}']), "{xml}");
-        assert!(
-            xml.contains(r#"failures="1""#) && xml.contains(r#"type="panic""#),
-            "{xml}"
-        );
+    /// The cells that fail the run.
+    pub fn bad(&self) -> impl Iterator<Item = &CellResult> {
+        self.cells.iter().filter(|cell| cell.is_bad())
     }
 
-    #[test]
-    fn results_count_and_carry_the_boot() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("results.json");
-        let results = [
-            result(Verdict::Pass, "", ""),
-            result(Verdict::Infra, "", ""),
-        ];
-        write_json(&path, &results, 3).unwrap();
-        let json: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!(json["schema"], 1);
-        assert_eq!(json["counts"]["cells"], 3);
-        assert_eq!(json["counts"]["expected"], 1);
-        assert_eq!(json["counts"]["unexpected"], 1);
-        assert_eq!(json["counts"]["not_booted"], 1);
-        assert_eq!(json["cells"][0]["cell"], "a|b");
-        assert_eq!(json["cells"][0]["verdict"], "pass");
-        assert_eq!(json["cells"][1]["schema"], 1);
+    /// The exit status: a run in which QEMU or the host failed says nothing about the guest.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        let mut verdicts = self.bad().map(CellResult::verdict).peekable();
+        if verdicts.peek().is_none() {
+            0
+        } else if verdicts.any(|verdict| verdict == Some(Verdict::Infra)) {
+            129
+        } else {
+            1
+        }
     }
 
-    #[test]
-    fn markdown_keeps_its_columns() {
-        let table = markdown(&[result(Verdict::Pass, "", "")]);
-        assert_eq!(
-            table,
-            "| cell | options | QEMU ? |\n|---|---|---|\n| a\\|b | `--image I` | pass 0.00 s |\n"
-        );
+    /// Reads a results.json.
+    ///
+    /// # Errors
+    /// It is not there, or is none.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {shown}"))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("{shown} is no results.json"))
+    }
+
+    /// Writes results.json.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        write_atomically(path, &text)
     }
 }

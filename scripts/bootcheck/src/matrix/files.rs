@@ -1,0 +1,15 @@
+//! The files that a matrix leaves: results.json, junit.xml, report.html.
+
+use std::path::Path;
+
+use super::junit;
+use super::results::Results;
+
+/// Writes all of them into `out`.
+///
+/// # Errors
+/// What the operating system said.
+pub fn write(results: &Results, out: &Path) -> anyhow::Result<()> {
+    results.write(&out.join("results.json"))?;
+    junit::write(results, &out.join("junit.xml"))
+}

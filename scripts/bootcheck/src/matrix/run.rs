@@ -1,0 +1,80 @@
+//! Boots the cells.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::cell::Cell;
+use super::progress::Progress;
+use super::results::{CellResult, Status};
+use crate::boot::{Outcome, boot};
+use crate::interrupt::Interrupted;
+use crate::parallel;
+use crate::report::Report;
+use crate::symbols::Source;
+use crate::verdict::Facts;
+
+/// How to boot them.
+#[derive(Debug, Clone, Copy)]
+pub struct Boots {
+    /// How many at a time.
+    pub jobs: usize,
+    /// How often each.
+    pub repeat: u32,
+    /// Whether the first bad one is the last one.
+    pub fail_fast: bool,
+}
+
+impl Boots {
+    /// Boots all cells that can be had, in rounds: the repetitions of one cell lie far apart, so
+    /// that they meet different weather on the host. Results in the order of the cells, without
+    /// those boots that an interruption came before.
+    pub fn run(self, cells: Vec<(Cell, CellResult)>) -> Vec<CellResult> {
+        let cells: Vec<(Cell, Mutex<CellResult>)> = cells
+            .into_iter()
+            .map(|(cell, result)| (cell, Mutex::new(result)))
+            .collect();
+        let bootable: Vec<_> = cells
+            .iter()
+            .filter(|(_, result)| lock(result).status != Status::Skipped)
+            .collect();
+        let rounds = (0..self.repeat).flat_map(|_| &bootable);
+        let boots: Vec<_> = rounds.collect();
+        let progress = Progress::new(boots.len(), self.jobs);
+        let is_enough = AtomicBool::new(false);
+        parallel::map(&boots, self.jobs, |(cell, result)| {
+            if is_enough.load(Ordering::Relaxed) {
+                return Err(Interrupted);
+            }
+            let started = progress.start(cell);
+            let report = boot_cell(cell)?;
+            let complaint = cell.expect.complaint(&report);
+            progress.end(started, &report, complaint.as_deref());
+            if self.fail_fast && complaint.is_some() {
+                is_enough.store(true, Ordering::Relaxed);
+            }
+            lock(result).add(report, complaint);
+            Ok(())
+        });
+        progress.finish();
+        cells
+            .into_iter()
+            .map(|(_, result)| result.into_inner().unwrap_or_else(PoisonError::into_inner))
+            .collect()
+    }
+}
+
+fn boot_cell(cell: &Cell) -> Result<Report, Interrupted> {
+    let outcome = match cell.plan() {
+        Ok(plan) => boot(&plan, &mut |_| {})?,
+        Err(reason) => Outcome::without_guest(Facts {
+            unbootable: Some(reason),
+            ..Facts::default()
+        }),
+    };
+    let source = Source::for_image(cell.args.elf(), &cell.args.guest.image);
+    Ok(Report::new(&outcome, source.as_ref()))
+}
+
+fn lock(result: &Mutex<CellResult>) -> std::sync::MutexGuard<'_, CellResult> {
+    result.lock().unwrap_or_else(PoisonError::into_inner)
+}
