@@ -422,6 +422,8 @@ impl GuestArgs {
     /// Why the image cannot boot.
     pub fn plan_with(&self, elf: Option<&Path>) -> Result<Plan, String> {
         let mut plan = self.plan()?;
+        // Other projects' ELFs have no black box, and may be huge.
+        let elf = elf.filter(|_| plan.image.is_ours);
         let bytes = elf.and_then(|elf| std::fs::read(elf).ok());
         if let Some(offset) = bytes.and_then(|bytes| blackbox::offset_in_image(&bytes)) {
             plan.black_box = plan.place_black_box(offset);
@@ -502,6 +504,7 @@ impl GuestArgs {
             qemu_args: self.qemu_arg.clone(),
             path: self.image.clone(),
             image,
+            source: None,
             reboots: 0,
             timeout: self.timeout.unwrap_or(Duration::from_secs(timeout)),
             quiet: self.quiet,

@@ -14,7 +14,7 @@
 //!   [`process`] makes sure that it never outlives us; [`loader`] knows U-Boot and UEFI.
 //! - [`exceptions`] reads QEMU's exception log, [`standstill`] notices that nothing new happens and
 //!   [`hang`] proves that nothing ever will, [`postmortem`] reads what a dead guest left behind:
-//!   registers through [`gdbstub`], our kernel's [`blackbox`].
+//!   registers through [`gdbstub`], our kernel's [`blackbox`], Linux's log ([`printk`]).
 //! - [`watch`] watches one guest until something is certain; [`boot`] is QEMU around that, and the
 //!   resets. What was seen is a list of [`verdict::Facts`]; [`verdict::judge`] alone turns facts
 //!   into a verdict.
@@ -55,6 +55,7 @@ pub mod matrix;
 pub mod parallel;
 pub mod plan;
 pub mod postmortem;
+pub mod printk;
 pub mod process;
 pub mod qemu;
 pub mod qmp;

@@ -6,12 +6,14 @@
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::Regex;
 
 use crate::image::{Form, Image, VIRT_RAM};
 use crate::loader::{self, Loader};
+use crate::symbols::Source;
 use crate::verdict::Rule;
 
 /// Everything about one boot.
@@ -51,6 +53,8 @@ pub struct Plan {
     pub path: PathBuf,
     /// What the image is.
     pub image: Image,
+    /// The ELF that it was made from.
+    pub source: Option<Arc<Source>>,
     /// How often the machine is reset, with its RAM kept, before the boot that is judged.
     pub reboots: u32,
     /// The deadline, in guest time ([`crate::clock`]).
@@ -230,17 +234,23 @@ impl Plan {
         self.has_word("exit=semihosting")
     }
 
+    /// Where the image's first byte will be in physical memory.
+    #[must_use]
+    pub fn load_address(&self) -> Option<u64> {
+        match (self.entry, self.image.form) {
+            _ if self.loader == Loader::Uboot => Some(loader::UBOOT_KERNEL),
+            // Firmware loads the image wherever it likes.
+            _ if self.firmware.is_some() => None,
+            (Entry::Loader(address), _) => Some(address),
+            (Entry::Kernel, Form::Elf) => Some(self.image.extent?.0),
+            (Entry::Kernel, _) => ram_start(&self.machine)?.checked_add(self.image.load_offset?),
+        }
+    }
+
     /// Where the black box will be, if it is so far from the image's first byte.
     #[must_use]
     pub fn place_black_box(&self, offset: u64) -> Option<BlackBox> {
-        let base = match (self.entry, self.image.form) {
-            _ if self.loader == Loader::Uboot => loader::UBOOT_KERNEL,
-            // Firmware loads the image wherever it likes.
-            _ if self.firmware.is_some() => return None,
-            (Entry::Loader(address), _) => address,
-            (Entry::Kernel, Form::Elf) => self.image.extent?.0,
-            (Entry::Kernel, _) => ram_start(&self.machine)?.checked_add(self.image.load_offset?)?,
-        };
+        let base = self.load_address()?;
         Some(BlackBox {
             address: base.checked_add(offset)?,
             nonce: random(),
@@ -368,6 +378,7 @@ mod tests {
                 extent: None,
                 load_offset: None,
             },
+            source: None,
             reboots: 0,
             timeout: Duration::from_secs(1),
             rule: Rule::LastLine,

@@ -8,6 +8,7 @@ use crate::gdbstub::{GdbStub, Registers};
 use crate::loader::Loader;
 use crate::locate::{Scene, Snapshot};
 use crate::plan::{BlackBox, Plan, ram_start};
+use crate::printk::{self, Linux};
 use crate::qemu::Qemu;
 use crate::unwind;
 
@@ -26,6 +27,8 @@ pub struct PostMortem {
     pub record: Option<Record>,
     /// Its physical address.
     pub record_at: Option<u64>,
+    /// What was read of a Linux.
+    pub linux: Option<Linux>,
     /// What a backtrace needs.
     pub scene: Scene,
 }
@@ -70,6 +73,7 @@ pub fn examine(qemu: &mut Qemu, plan: &Plan, marks: &[BlackBox], depth: Depth) -
         .or_else(|| named_place(stub, plan, marks, found.registers.as_ref()?))
         .or_else(|| search(stub, plan, marks));
     found.take_record(record);
+    found.linux = linux(stub, plan);
     found.scene = scene(stub, &found);
     found
 }
@@ -119,6 +123,17 @@ fn read(stub: &mut GdbStub, marks: &[BlackBox], address: u64) -> Found {
     Some((address, record))
 }
 
+/// The log of a Linux, if its vmlinux tells where it is.
+pub fn linux(stub: &mut GdbStub, plan: &Plan) -> Option<Linux> {
+    if plan.image.is_ours {
+        return None;
+    }
+    let symbols = plan.source.as_ref()?.get().ok()?;
+    let (start, size) = (ram_start(&plan.machine)?, plan.mem?.0);
+    let places = printk::places(plan.load_address(), start, size);
+    printk::read(stub, symbols, places).ok()
+}
+
 /// Registers and stacks for the unwinder.
 fn scene(stub: &mut GdbStub, found: &PostMortem) -> Scene {
     let last = found.registers.as_ref().map(for_unwinding);
@@ -137,7 +152,10 @@ fn scene(stub: &mut GdbStub, found: &PostMortem) -> Scene {
             memory.add(registers.sp, stack);
         }
     }
-    let bases = record.map_or_else(Vec::new, |record| vec![record.image]);
+    let mut bases = record.map_or_else(Vec::new, |record| vec![record.image]);
+    if let Some(linux) = &found.linux {
+        bases.extend([linux.physical, linux.running]);
+    }
     Scene {
         bases,
         exception,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::a64;
 use crate::boot::{Earlier, Outcome};
+use crate::console::Console;
 use crate::fingerprint::fingerprint;
 use crate::hang::Hang;
 use crate::ktap::Counts;
@@ -71,6 +72,9 @@ pub struct Report {
     pub qemu: QemuReport,
     /// A shell command that shows the same boot.
     pub reproduce: Option<String>,
+    /// What our kernel, or a Linux whose vmlinux is known, had logged in its memory, where nothing came
+    /// from the console.
+    pub recorded_console: Option<String>,
     /// What our kernel said that the boot before this one died of.
     pub previous_boot: Option<String>,
     /// With `--reboots`, the boots before this one.
@@ -170,7 +174,11 @@ impl Report {
         let judgement = &outcome.judgement;
         let place = match judgement.verdict {
             Verdict::Exception => facts.exception.as_ref(),
-            Verdict::Panic => facts.panic.as_ref().or(facts.recorded_panic.as_ref()),
+            Verdict::Panic => facts
+                .panic
+                .as_ref()
+                .or(facts.recorded_panic.as_ref())
+                .or(facts.kept_panic.as_ref()),
             _ => None,
         };
         let console = outcome.console.as_ref().map(|console| console.text());
@@ -258,6 +266,10 @@ impl Report {
                 argv: outcome.argv.clone(),
             },
             reproduce: outcome.reproduce.clone(),
+            recorded_console: outcome
+                .recorded_console
+                .clone()
+                .filter(|_| outcome.console.as_ref().is_some_and(Console::is_silent)),
             previous_boot: outcome.previous_boot.clone(),
             earlier: outcome.earlier.clone(),
             place: found.as_ref().and_then(|found| found.summary.clone()),

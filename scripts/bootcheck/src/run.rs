@@ -61,7 +61,7 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
             raw_result = raw.write_all(bytes);
         }
     };
-    let outcome = build_and_boot(args, &mut on_console)?;
+    let outcome = build_and_boot(args, source.as_ref(), &mut on_console)?;
     raw_result.context("cannot write the console's file")?;
 
     if let Some(live) = live.take() {
@@ -101,7 +101,11 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
 }
 
 /// Boots up to `--repeat` times, until a verdict is not the expected one; the last outcome.
-fn build_and_boot(args: &BootArgs, on_console: &mut dyn FnMut(&[u8])) -> anyhow::Result<Outcome> {
+fn build_and_boot(
+    args: &BootArgs,
+    source: Option<&Arc<Source>>,
+    on_console: &mut dyn FnMut(&[u8]),
+) -> anyhow::Result<Outcome> {
     let unbootable = |reason| {
         Outcome::without_guest(Facts {
             unbootable: Some(reason),
@@ -113,10 +117,11 @@ fn build_and_boot(args: &BootArgs, on_console: &mut dyn FnMut(&[u8])) -> anyhow:
     {
         return Ok(unbootable(reason));
     }
-    let plan = match args.plan() {
+    let mut plan = match args.plan() {
         Ok(plan) => plan,
         Err(reason) => return Ok(unbootable(reason)),
     };
+    plan.source = source.cloned();
     let mut outcome = boot(&plan, on_console)?;
     for _ in 1..args.repeat {
         if outcome.judgement.verdict != args.expect {

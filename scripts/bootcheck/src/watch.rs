@@ -31,6 +31,10 @@ const UNRESUMED: Duration = Duration::from_millis(300);
 /// Guest time of silence after `boot: PASS` that counts as parked, with `exit=halt`.
 const PARKED: Duration = Duration::from_millis(200);
 
+/// Guest time after which a Linux with a silent console is asked for the log in its memory, if its
+/// vmlinux tells where that is; from then on after twice the time each.
+const FIRST_PEEK: Duration = Duration::from_millis(500);
+
 /// How long the last bytes of a QEMU that is gone may take to arrive.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -65,6 +69,7 @@ pub struct Watch<'a> {
     /// The kernel knows of no way to power off.
     said_parks: bool,
     standstill: Standstill,
+    next_peek: Duration,
     /// The exception log and the console when they last changed, and how long CPUs had run then.
     last_sign: (u64, u64, Duration),
 }
@@ -97,6 +102,7 @@ impl<'a> Watch<'a> {
             report_is_complete: false,
             said_parks: false,
             standstill: Standstill::start(),
+            next_peek: FIRST_PEEK,
             last_sign: Default::default(),
         }
     }
@@ -236,6 +242,12 @@ impl<'a> Watch<'a> {
             self.facts.logged_exception = unresumed;
             return Some(Ending::Decided);
         }
+        if self.console.is_silent() && now >= self.next_peek {
+            self.next_peek = now * 2;
+            if self.has_panicked_silently(qemu) {
+                return Some(Ending::Decided);
+            }
+        }
         let progress = Progress {
             console,
             kinds,
@@ -275,6 +287,10 @@ impl<'a> Watch<'a> {
             self.recorded_console = Some(record.console);
             self.stages = record.stages;
         }
+        if let Some(linux) = found.linux.take() {
+            self.read_linux_log(&linux.log);
+            self.recorded_console = Some(linux.log);
+        }
         if passed {
             return;
         }
@@ -300,6 +316,41 @@ impl<'a> Watch<'a> {
         }
         self.facts.has_registers = found.registers.is_some();
         self.scene = Some(found.scene);
+    }
+
+    /// Whether a Linux that says nothing has logged its end: panic() may go round in its delay loop
+    /// for as long as `panic=` says.
+    fn has_panicked_silently(&mut self, qemu: &mut Qemu) -> bool {
+        let is_linux = !self.plan.image.is_ours && self.plan.source.is_some();
+        if !is_linux || qemu.stop().is_err() {
+            return false;
+        }
+        let found = qemu.gdb().ok();
+        let found = found.and_then(|stub| postmortem::linux(stub, self.plan));
+        if let Some(linux) = found {
+            self.read_linux_log(&linux.log);
+        }
+        // If it has ended meanwhile, the event tells.
+        let _ = qemu.run();
+        self.facts.kept_panic.is_some()
+    }
+
+    /// What a Linux logged counts where its console did not tell it.
+    fn read_linux_log(&mut self, log: &str) {
+        if self.facts.panic.is_some() || self.facts.exception.is_some() {
+            return;
+        }
+        for line in log.lines() {
+            match signs::read(line) {
+                Some(Sign::Panic(sighting)) => {
+                    self.facts.kept_panic.get_or_insert(sighting);
+                }
+                Some(Sign::Exception(sighting)) => {
+                    self.facts.kept_exception.get_or_insert(sighting);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Stops the guest; it may have ended by itself at the last moment.

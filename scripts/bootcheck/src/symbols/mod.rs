@@ -192,7 +192,7 @@ impl Symbols {
             start
                 .checked_add(content.len())
                 .and_then(|end| image.get(start..end))
-                .is_some_and(|there| there == content)
+                .is_some_and(|there| is_equal_but_signed(start, there, content))
         })
     }
 
@@ -233,6 +233,20 @@ impl Symbols {
             .iter()
             .find(|function| function.name == name || names::demangle(&function.name) == name)
             .map(|function| function.start)
+    }
+
+    /// Where a variable is linked, by the name that the linker knows.
+    #[must_use]
+    pub fn data(&self, name: &str) -> Option<u64> {
+        let elf = ElfFile64::<LE>::parse(&*self.bytes).ok()?;
+        let symbol = elf.symbols().find(|symbol| symbol.name() == Ok(name))?;
+        Some(symbol.address())
+    }
+
+    /// What the ELF loads at an address as linked.
+    #[must_use]
+    pub fn bytes(&self, address: u64, length: usize) -> Option<&[u8]> {
+        self.content(address, length)
     }
 
     /// Names, demangled, and addresses of all functions, in order.
@@ -357,6 +371,26 @@ impl Symbols {
         self.lines
             .get_or_init(|| Lines::new(|name| Some(self.section(name)?.1)))
     }
+}
+
+/// Whether an image's content from `start` on is what the linker made of it. Signing it for secure
+/// boot writes a checksum and the place of the signature into its PE header.
+fn is_equal_but_signed(start: usize, image: &[u8], linked: &[u8]) -> bool {
+    let pe = linked.get(0x3c..0x40).filter(|_| start == 0);
+    let pe = pe.map_or(0, |pe| {
+        u32::from_le_bytes([pe[0], pe[1], pe[2], pe[3]]) as usize
+    });
+    if pe == 0 || !linked.starts_with(b"MZ") {
+        return image == linked;
+    }
+    // CheckSum, and the certificate table's entry in the data directories of PE32+.
+    let signed = [pe + 0x58..pe + 0x5c, pe + 0xa8..pe + 0xb0];
+    let mut from = 0;
+    signed.into_iter().all(|gap| {
+        let is_same = image.get(from..gap.start) == linked.get(from..gap.start);
+        from = gap.end;
+        is_same
+    }) && image.get(from..) == linked.get(from..)
 }
 
 impl std::fmt::Debug for Symbols {

@@ -128,3 +128,34 @@ fn an_image_is_told_from_that_of_another_build() {
             .is_ok()
     );
 }
+
+#[test]
+fn a_signature_makes_no_other_image() {
+    let mut linked = vec![0x11; 0x200];
+    linked[..2].copy_from_slice(b"MZ");
+    linked[0x3c..0x40].copy_from_slice(&0x40_u32.to_le_bytes());
+    let signed_at = |at: usize| {
+        let mut image = linked.clone();
+        image[at] = 0x22;
+        is_equal_but_signed(0, &image, &linked)
+    };
+    for (at, is_same) in [
+        (0x97, false),
+        (0x98, true),
+        (0x9b, true),
+        (0x9c, false),
+        (0xe7, false),
+        (0xe8, true),
+        (0xef, true),
+        (0xf0, false),
+        (0x1ff, false),
+    ] {
+        assert_eq!(signed_at(at), is_same, "{at:#x}");
+    }
+    let mut other = linked.clone();
+    other[0x98] = 0x22;
+    assert!(
+        !is_equal_but_signed(0x1000, &other, &linked),
+        "no header there"
+    );
+}

@@ -33,6 +33,35 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
             Some(fatal.message()),
         );
     }
+    if let Some(sighting) = &facts.kept_exception {
+        note(
+            Verdict::Exception,
+            "printk-exception",
+            Some(sighting.message.clone()),
+        );
+    }
+    if let Some(sighting) = &facts.panic {
+        note(
+            Verdict::Panic,
+            "console-panic",
+            Some(sighting.message.clone()),
+        );
+    }
+    if let Some(sighting) = &facts.recorded_panic {
+        note(
+            Verdict::Panic,
+            "black-box-panic",
+            Some(sighting.message.clone()),
+        );
+    }
+    if let Some(sighting) = &facts.kept_panic {
+        note(
+            Verdict::Panic,
+            "printk-panic",
+            Some(sighting.message.clone()),
+        );
+    }
+    // Behind what the kernel itself said: that has names for it.
     if let Some(fatal) = &facts.logged_exception {
         // Linux's BUG() is such an instruction; that it was no WARN() shows in what followed.
         let is_storm = ending == Some(Ending::Storm);
@@ -50,20 +79,6 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
             message.push_str(", and its vector faults in turn, without end");
         }
         note(verdict, "exception-log", Some(message));
-    }
-    if let Some(sighting) = &facts.panic {
-        note(
-            Verdict::Panic,
-            "console-panic",
-            Some(sighting.message.clone()),
-        );
-    }
-    if let Some(sighting) = &facts.recorded_panic {
-        note(
-            Verdict::Panic,
-            "black-box-panic",
-            Some(sighting.message.clone()),
-        );
     }
     if ending == Some(Ending::GuestPanicked) {
         let message = "the guest reported a panic through pvpanic".to_owned();

@@ -205,6 +205,10 @@ pub struct Facts {
     pub recorded_panic: Option<Sighting>,
     /// The verdict in the black box.
     pub recorded_outcome: Option<bool>,
+    /// The first exception in the log that a Linux kept in its memory.
+    pub kept_exception: Option<Sighting>,
+    /// The first panic or BUG there.
+    pub kept_panic: Option<Sighting>,
     /// The first exception in QEMU's log from which execution never resumed.
     pub logged_exception: Option<Fatal>,
     /// The registers could be read.
