@@ -143,8 +143,8 @@
 //!
 //! [`geometry`](Geometry) cuts addresses, [`descriptor`] says what an entry means and [`Prot`] what
 //! it permits; [`PageTable`] checks arguments; the engine plans and writes; `edit` says what each
-//! operation does to an entry. `split` and `unmap` are apart, since they look after tables as well;
-//! `live` is where entries are broken and made.
+//! operation does to an entry. `split`, `merge` and `unmap` are apart, since they look after tables as
+//! well; `live` is where entries are broken and made, `retired` where unlinked tables wait.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -162,7 +162,9 @@ mod memory;
 mod edit;
 mod engine;
 mod live;
+mod merge;
 mod page_table;
+mod retired;
 mod span;
 mod split;
 mod unmap;
@@ -187,5 +189,5 @@ pub use prot::{
     PROT_DEVICE_nGnRnE, Prot,
 };
 pub use regions::{Region, Regions};
-pub use unmap::{FreedTables, Retired};
+pub use retired::{FreedTables, Retired};
 pub use walk::{Leaf, Walk, WalkEnd};
