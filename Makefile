@@ -4,6 +4,7 @@
 #? make smoke      boot the debug and the release build on a few machines
 #? make matrix     boot on every machine of scripts/matrix.toml
 #? make image      target/kernel/Image and target/kernel/kernel.elf
+#? make faults     every known fault in every stage: what the tester makes of each
 #? make demo       the failure of 2022, silent as it was, and diagnosed
 #? make torture    break every instruction of a boot; each verdict must name it (long)
 #? make debug      boot halted, for gdb
@@ -22,7 +23,7 @@
 #?   SETUP=never                                   install and fetch nothing
 
 .DEFAULT_GOAL := help
-.PHONY: help setup image run demo test test-long smoke matrix bench torture debug bisect doc clean
+.PHONY: help setup image run demo test test-long smoke matrix bench torture faults debug bisect doc clean
 
 # Settings reach the scripts through the environment: no shell takes APPEND apart, and a dollar in it is only
 # a dollar. Some systems (openSUSE) have a CPU in every environment, which means no QEMU model.
@@ -41,7 +42,7 @@ setup:
 	@scripts/setup
 
 # Building and booting needs fewer tools than checking does.
-image run demo debug smoke matrix bench torture: setup-run
+image run demo debug smoke matrix bench torture faults: setup-run
 
 .PHONY: setup-run
 setup-run:
@@ -76,6 +77,9 @@ doc: setup
 
 demo: image
 	@scripts/demo
+
+faults: image
+	@scripts/faults
 
 torture: image
 	@scripts/torture

@@ -1,7 +1,8 @@
 //! Known-answer faults, named as Linux's LKDTM names them: `fault=NAME@STAGE`
 //! commits one at the start of a stage, `fault=NAME@STAGE,once` only in the first
 //! boot of a machine that gets reset. `kernel/faults.toml` says for each what
-//! a tester must find, or why it cannot be had there.
+//! a tester must find, or why it cannot be had there; a comment `fault: NAME`, on
+//! the line or the one before, says where it must find it.
 
 use alloc::vec::Vec;
 use core::arch::asm;
@@ -35,8 +36,8 @@ const NOWHERE: usize = PAGE_END as usize + (1 << 30);
 
 /// Every fault there is; FAIL_SELFTEST is a self-test's business.
 const FAULTS: &[(&str, Commit)] = &[
-    ("PANIC", |_| panic!("fault=PANIC")),
-    ("BUG", |_| bug()),
+    ("PANIC", |_| panic!("fault=PANIC")), // fault: PANIC
+    ("BUG", |_| bug()),                   // fault: BUG
     ("WARNING", |_| warn_once!("fault=WARNING")),
     ("EXCEPTION", |_| undefined_instruction()),
     ("LOOP", |_| spin()),
@@ -146,19 +147,19 @@ fn bug() -> ! {
 #[inline(never)]
 fn undefined_instruction() {
     // SAFETY: faults, which is the point.
-    unsafe { asm!("udf #0", options(nomem, nostack)) }
+    unsafe { asm!("udf #0", options(nomem, nostack)) } // fault: EXCEPTION DOUBLE_FAULT
 }
 
 #[inline(never)]
 fn spin() {
     // SAFETY: goes nowhere.
-    unsafe { asm!("b .", options(nomem, nostack)) }
+    unsafe { asm!("b .", options(nomem, nostack)) } // fault: LOOP
 }
 
 #[inline(never)]
 fn hard_lockup() {
     // SAFETY: masks everything and goes nowhere.
-    unsafe { asm!("msr daifset, #0xf", "b .", options(nomem, nostack)) }
+    unsafe { asm!("msr daifset, #0xf", "b .", options(nomem, nostack)) } // fault: HARDLOCKUP
 }
 
 #[inline(never)]
@@ -171,9 +172,10 @@ fn wait_masked() {
 /// Never returns before the stack is gone.
 #[inline(never)]
 #[expect(unconditional_recursion, reason = "to exhaust the stack")]
+// fault: EXHAUST_STACK
 fn exhaust_stack(depth: u64) -> u64 {
-    let frame = black_box([depth; 64]);
-    exhaust_stack(depth + 1) + frame[depth as usize % 64]
+    let frame = black_box([depth; 64]); // fault: EXHAUST_STACK
+    exhaust_stack(depth + 1) + frame[depth as usize % 64] // fault: EXHAUST_STACK
 }
 
 /// Exclusives fault on an unaligned address whatever the memory type; across 16
@@ -183,12 +185,14 @@ fn unaligned_exclusive() {
     let words = black_box([0_u64; 4]);
     let address = ((&raw const words).addr() & !15) + 13;
     // SAFETY: faults; the bytes are on this stack in any case.
+    // fault: UNALIGNED
     unsafe { asm!("ldxr {0:w}, [{1}]", out(reg) _, in(reg) address, options(nostack, readonly)) }
 }
 
 #[inline(never)]
 fn read(address: usize) {
     // SAFETY: faults, or reads what nobody needs.
+    // fault: ACCESS_NULL
     unsafe { asm!("ldr {0:w}, [{1}]", out(reg) _, in(reg) address, options(nostack, readonly)) }
 }
 
@@ -196,12 +200,13 @@ fn read(address: usize) {
 fn write(address: usize) {
     // SAFETY: faults. If not, the boot is about to end anyway: what is written
     // to is the text of a fault, or a constant of this module.
-    unsafe { asm!("str wzr, [{}]", in(reg) address, options(nostack)) }
+    unsafe { asm!("str wzr, [{}]", in(reg) address, options(nostack)) } // fault: WRITE_RO WRITE_KERN
 }
 
 #[inline(never)]
 fn jump(address: usize) {
     // SAFETY: faults, or returns: where there is code, it is a RET.
+    // fault: EXEC_NULL EXEC_DATA EXEC_STACK EXEC_RODATA WILD_JUMP
     unsafe { asm!("blr {}", in(reg) address, clobber_abi("C")) }
 }
 
@@ -234,7 +239,7 @@ pub fn while_reporting() {
 #[inline(never)]
 fn lose_vectors() {
     // SAFETY: no vector is there; what follows recurses for ever.
-    unsafe { asm!("msr vbar_el1, {}", "isb", "udf #0", in(reg) NOWHERE) }
+    unsafe { asm!("msr vbar_el1, {}", "isb", "udf #0", in(reg) NOWHERE) } // fault: LOST_VECTORS
 }
 
 /// Overwrites the frame record that the epilogue is about to load.
@@ -282,6 +287,7 @@ fn expect_mapped(result: Result<early_mmu::Flush, MapError>) {
 
 #[inline(never)]
 fn noalloc_missing_table(stage: Stage) {
+    // fault: NOALLOC_MISSING_TABLE
     expect_mapped(tables(stage).create_mapping_noalloc(nowhere(), Flags::NONE));
 }
 
@@ -293,7 +299,7 @@ where
     A: TableAlloc<Frame = mm::frames::Frame>,
 {
     let Some(alloc) = alloc else {
-        panic!("kernel BUG: !pgtable_alloc");
+        panic!("kernel BUG: !pgtable_alloc"); // fault: NOALLOC_HOISTED_ASSERT
     };
     expect_mapped(tables.create_mapping(mapping, Flags::NONE, alloc));
 }
@@ -310,6 +316,7 @@ fn noalloc_hoisted_assert(stage: Stage) {
 fn unsafe_prot_change(stage: Stage) {
     let va = VirtAddr::new(KIMAGE_VADDR + image::data()[0].start);
     let device = Prot::ReadWrite(MemType::Device_nGnRE);
+    // fault: UNSAFE_PROT_CHANGE
     expect_mapped(tables(stage).update_mapping_prot(va, PAGE_SIZE, device));
 }
 
@@ -317,10 +324,11 @@ fn unsafe_prot_change(stage: Stage) {
 fn table_pool_exhausted(stage: Stage) {
     // SAFETY: there is no frame in it that could be used wrongly.
     let mut empty = unsafe { FrameRun::new(TableWindow::new(0), PhysRange { start: 0, end: 0 }) };
+    // fault: TABLE_POOL_EXHAUSTED
     expect_mapped(tables(stage).create_mapping(nowhere(), Flags::NONE, &mut empty));
 }
 
 #[inline(never)]
 fn out_of_memory() {
-    black_box(Vec::<u8>::with_capacity(1 << 40));
+    black_box(Vec::<u8>::with_capacity(1 << 40)); // fault: OOM
 }

@@ -66,6 +66,6 @@ pub fn mmu_is_on() -> bool {
 /// Sleeps for ever.
 pub fn park() -> ! {
     loop {
-        asm::wfi();
+        asm::wfi(); // fault: WFI
     }
 }

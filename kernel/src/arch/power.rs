@@ -107,7 +107,7 @@ pub fn exit(outcome: Outcome) -> ! {
 pub fn reset() {
     blackbox::persist();
     let _ = match CONDUIT.load(Ordering::Relaxed) {
-        HVC => psci::system_reset::<Hvc>(),
+        HVC => psci::system_reset::<Hvc>(), // fault: RESET
         SMC => psci::system_reset::<Smc>(),
         _ => Ok(()),
     };

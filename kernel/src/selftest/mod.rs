@@ -4,7 +4,10 @@
 //! What should be is derived from the layout and from what the firmware said,
 //! never read back from the tables under test.
 
+use alloc::format;
 use alloc::string::String;
+use core::fmt;
+use core::panic::Location;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -47,17 +50,25 @@ struct Test {
 macro_rules! check {
     ($condition:expr, $($arg:tt)+) => {
         if !$condition {
-            return Err($crate::selftest::End::Failed(alloc::format!($($arg)+)));
+            return Err($crate::selftest::failed(format_args!($($arg)+)));
         }
     };
 }
 use check;
 
+/// Why a test failed, and where.
+#[cold]
+#[track_caller]
+fn failed(why: fmt::Arguments<'_>) -> End {
+    let place = Location::caller();
+    End::Failed(format!("{why} ({}:{})", place.file(), place.line()))
+}
+
 /// Fails if `fault=FAIL_SELFTEST` asks for it.
 const ON_PURPOSE: &[Test] = &[Test {
     name: "selftest.fail_on_purpose",
     run: |_| {
-        check!(!fault::fail_selftest(), "fault=FAIL_SELFTEST");
+        check!(!fault::fail_selftest(), "fault=FAIL_SELFTEST"); // fault: FAIL_SELFTEST
         Ok(())
     },
 }];

@@ -41,6 +41,7 @@ struct Exception {
     verdict: Option<Verdict>,
     ec: Option<u8>,
     cannot: Option<String>,
+    instead: Option<Verdict>,
 }
 
 /// What must come out of a boot with a fault in it.
@@ -73,6 +74,19 @@ impl Fault {
                 ec: except.ec,
             }),
         }
+    }
+}
+
+impl Fault {
+    /// What becomes of a boot that is asked for it in a stage where it cannot be had.
+    #[must_use]
+    pub fn instead(&self, stage: &str) -> Option<Answer> {
+        let is_here = |except: &&Exception| except.stages.iter().any(|other| other == stage);
+        let except = self.except.iter().find(is_here)?;
+        Some(Answer {
+            verdict: except.instead?,
+            ec: except.ec,
+        })
     }
 }
 

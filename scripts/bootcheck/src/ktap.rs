@@ -17,6 +17,17 @@ pub enum Line {
         /// How it ended.
         outcome: Outcome,
     },
+    /// `# name: why (FILE:LINE)`, as our kernel explains a failure.
+    Diagnostic {
+        /// The test.
+        name: String,
+        /// What it says.
+        why: String,
+        /// Where in the source.
+        file: String,
+        /// The line there.
+        line: u32,
+    },
 }
 
 /// How one self-test ended.
@@ -48,6 +59,8 @@ pub struct Tally {
     pub counts: Counts,
     /// The name of the first test that failed.
     pub first_failed: Option<String>,
+    /// Why, and where in the source.
+    pub first_reason: Option<(String, String, u32)>,
     /// How many results were announced.
     pub planned: Option<u32>,
 }
@@ -57,6 +70,16 @@ impl Tally {
     pub fn add(&mut self, line: Line) {
         match line {
             Line::Plan(count) => self.planned = Some(self.planned.unwrap_or(0) + count),
+            Line::Diagnostic {
+                name,
+                why,
+                file,
+                line,
+            } => {
+                if self.first_failed.as_ref() == Some(&name) {
+                    self.first_reason.get_or_insert((why, file, line));
+                }
+            }
             Line::Result { name, outcome } => match outcome {
                 Outcome::Passed => self.counts.passed += 1,
                 Outcome::Skipped => self.counts.skipped += 1,
@@ -78,8 +101,13 @@ impl Tally {
         } = self.counts;
         let seen = passed + failed + skipped;
         if let Some(name) = &self.first_failed {
+            let why = self
+                .first_reason
+                .as_ref()
+                .map(|(why, ..)| format!(": {why}"));
             return Some(format!(
-                "{failed} of {seen} self-tests failed, the first is {name}"
+                "{failed} of {seen} self-tests failed, the first is {name}{}",
+                why.unwrap_or_default()
             ));
         }
         let planned = self.planned?;
@@ -93,6 +121,17 @@ pub fn parse(line: &str) -> Option<Line> {
     if let Some(count) = line.strip_prefix("1..") {
         let digits = count.split([' ', '#']).next().unwrap_or_default();
         return digits.parse().ok().map(Line::Plan);
+    }
+    if let Some(diagnostic) = line.strip_prefix("# ") {
+        let (name, rest) = diagnostic.split_once(": ")?;
+        let (why, place) = rest.strip_suffix(')')?.rsplit_once(" (")?;
+        let (file, number) = place.rsplit_once(':')?;
+        return Some(Line::Diagnostic {
+            name: name.to_owned(),
+            why: why.to_owned(),
+            file: file.to_owned(),
+            line: number.parse().ok()?,
+        });
     }
     let (ok, rest) = match line.strip_prefix("not ok ") {
         Some(rest) => (false, rest),
@@ -201,6 +240,29 @@ mod tests {
                 failed: 1,
                 skipped: 1
             }
+        );
+    }
+
+    #[test]
+    fn the_first_failure_is_explained() {
+        let mut tally = Tally::default();
+        for line in [
+            "ok 1 a",
+            "not ok 2 b",
+            "# b: 3 of 4 (no more) (kernel/src/b.rs:12)",
+            "not ok 3 c",
+            "# c: later (kernel/src/c.rs:1)",
+            "# b: no place",
+        ] {
+            if let Some(line) = parse(line) {
+                tally.add(line);
+            }
+        }
+        let reason = ("3 of 4 (no more)".into(), "kernel/src/b.rs".into(), 12);
+        assert_eq!(tally.first_reason, Some(reason));
+        assert_eq!(
+            tally.complaint().unwrap(),
+            "2 of 3 self-tests failed, the first is b: 3 of 4 (no more)"
         );
     }
 }

@@ -16,8 +16,8 @@ use crate::fingerprint::fingerprint;
 use crate::hang::Hang;
 use crate::ktap::Counts;
 use crate::locate::{Step, Whereabouts, locate};
-use crate::signs::{Sighting, Stage};
-use crate::symbols::Source;
+use crate::signs::Stage;
+use crate::symbols::{Source, names};
 use crate::verdict::{Ending, Fatal, Verdict};
 
 /// The most callers that are shown to a person; the JSON has all.
@@ -219,18 +219,22 @@ impl Report {
             judgement.message.as_deref(),
             found.iter().flat_map(Whereabouts::functions),
         );
-        // A panic names its place itself, and means the caller where that is to blame.
-        let (file, line) = match (place, culprit) {
-            (
-                Some(Sighting {
-                    file: Some(file),
-                    line,
-                    ..
-                }),
-                _,
-            ) => (Some(file.clone()), *line),
-            (_, Some(step)) => (step.file.clone(), step.line),
-            _ => (None, None),
+        // A panic names its place itself, and means the caller where that is to blame; but what is
+        // in Rust's own library was called by somebody.
+        let named = place.and_then(|place| Some((place.file.as_deref()?, place.line)));
+        let named = named.filter(|(file, _)| !names::is_library_path(file) || culprit.is_none());
+        let failed = facts.tests.first_reason.as_ref();
+        let (symbol, file, line) = match (judgement.verdict, named, failed) {
+            (Verdict::Fail, _, Some((_, file, line))) => (None, Some(file.as_str()), Some(*line)),
+            (_, Some((file, line)), _) => {
+                let step = found.as_ref().and_then(|found| found.step_at(file, line));
+                (step.or(culprit), Some(file), line)
+            }
+            _ => (
+                culprit,
+                culprit.and_then(|step| step.file.as_deref()),
+                culprit.and_then(|step| step.line),
+            ),
         };
         let milliseconds = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         Self {
@@ -240,8 +244,8 @@ impl Report {
             silent: outcome.console.as_ref().map(|console| console.is_silent()),
             stage: outcome.stages.last().map(|stage| stage.name.clone()),
             pc: steps.first().map(|step| hex(step.pc)),
-            symbol: culprit.and_then(|step| step.function.clone()),
-            file,
+            symbol: symbol.and_then(|step| step.function.clone()),
+            file: file.map(str::to_owned),
             line,
             message: judgement.message.clone(),
             hang,

@@ -314,6 +314,12 @@ impl<'a> Watch<'a> {
             }
             self.facts.logged_exception = Some(fatal);
         }
+        if let (Some(Ending::PowerOff | Ending::Reset), Some(last)) =
+            (self.facts.ending, &mut found.scene.last)
+        {
+            // Back to the call that did it.
+            last.pc = last.pc.wrapping_sub(4);
+        }
         self.facts.has_registers = found.registers.is_some();
         self.scene = Some(found.scene);
     }

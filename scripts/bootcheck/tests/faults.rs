@@ -6,10 +6,12 @@
 //! `KERNEL_IMAGE` names another kernel than `target/kernel/Image`; its ELF is `kernel.elf` beside
 //! it. `KERNEL_CPU` names a CPU that it boots on.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex};
 
 use bootcheck::boot::boot;
 use bootcheck::cli::{Cli, Command};
@@ -18,6 +20,8 @@ use bootcheck::report::Report;
 use bootcheck::symbols::Source;
 use bootcheck::verdict::Verdict;
 use clap::Parser;
+use common::kernel;
+use regex::Regex;
 
 /// One boot.
 #[derive(Debug)]
@@ -25,6 +29,65 @@ struct Cell {
     name: String,
     stage: &'static str,
     expected: Answer,
+    /// Why the fault cannot happen there.
+    cannot: Option<String>,
+    /// Where in the source the tester must find it; one of these, or nowhere.
+    places: Vec<Spot>,
+}
+
+/// A line of the kernel's source with a comment `fault: NAME`, there or on the line before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Spot {
+    file: String,
+    line: u32,
+    /// The function, or other item, around it.
+    item: String,
+}
+
+/// The places of all faults, from the comments in the source.
+fn places() -> BTreeMap<String, Vec<Spot>> {
+    let mut places = BTreeMap::<String, Vec<Spot>>::new();
+    let mut files = vec![root().join("kernel/src")];
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(
+                std::fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        if path.extension().is_none_or(|kind| kind != "rs") {
+            continue;
+        }
+        let file = path.strip_prefix(root()).unwrap().display().to_string();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (mut item, mut before) = (String::new(), "");
+        for (number, line) in (1..).zip(text.lines()) {
+            if let Some(name) = item_begins(line) {
+                item = name;
+            }
+            let (code, names) = line.split_once("// fault: ").unwrap_or((line, ""));
+            let of_next = code.trim().is_empty();
+            let here = if of_next { "" } else { names };
+            for name in here.split_whitespace().chain(before.split_whitespace()) {
+                places.entry(name.to_owned()).or_default().push(Spot {
+                    file: file.clone(),
+                    line: number,
+                    item: item.clone(),
+                });
+            }
+            before = if of_next { names } else { "" };
+        }
+    }
+    places
+}
+
+/// The name of the item whose definition begins on this line.
+fn item_begins(line: &str) -> Option<String> {
+    const BEGIN: &str = r#"^\s*(?:pub(?:\(\w+\))? )?(?:const |unsafe |extern "C" )*(?:fn|const|static(?: mut)?) (\w+)"#;
+    static PATTERN: LazyLock<Regex> = LazyLock::new(|| Regex::new(BEGIN).unwrap());
+    Some(PATTERN.captures(line)?[1].to_owned())
 }
 
 impl Cell {
@@ -43,6 +106,9 @@ impl Cell {
             let message = report.message.as_deref().unwrap_or_default();
             return Some(format!("{found:?} instead of {expected:?}: {message}"));
         }
+        if let Some(complaint) = self.misplaced(report) {
+            return Some(complaint);
+        }
         if is_silent && report.silent != Some(true) {
             return Some("there is something on the console".to_owned());
         }
@@ -51,41 +117,78 @@ impl Cell {
     }
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+impl Cell {
+    /// Whether the place is not the one that the source says.
+    fn misplaced(&self, report: &Report) -> Option<String> {
+        if self.places.is_empty() || self.cannot.is_some() || report.verdict == Verdict::Pass {
+            return None;
+        }
+        let is_right = |place: &Spot| {
+            let is_inside = report.symbol.as_ref().is_none_or(|symbol| {
+                symbol
+                    .split("::")
+                    .any(|part| part.split('<').next() == Some(place.item.as_str()))
+            });
+            // A failed test has a place, but nothing was executing there any more.
+            let is_known = report.symbol.is_some() || report.verdict == Verdict::Fail;
+            let is_there =
+                report.file.as_ref() == Some(&place.file) && report.line == Some(place.line);
+            is_inside && is_known && is_there
+        };
+        (!self.places.iter().any(is_right)).then(|| {
+            let found = (&report.symbol, &report.file, report.line);
+            format!("{found:?} instead of {:?}", self.places)
+        })
+    }
 }
 
-fn kernel() -> PathBuf {
-    let default = || root().join("target/kernel/Image");
-    let image = std::env::var_os("KERNEL_IMAGE").map_or_else(default, PathBuf::from);
-    assert!(
-        image.exists(),
-        "there is no kernel {}: `make image` builds it, and KERNEL_IMAGE= names another one",
-        image.display()
-    );
-    image
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// The cells, and of those that cannot be how many there are for each reason.
 fn cells() -> (Vec<Cell>, BTreeMap<String, usize>) {
     let text = std::fs::read_to_string(root().join("kernel/faults.toml")).unwrap();
     let faults: Catalogue = toml::from_str(&text).unwrap();
+    let places = places();
     let mut cells = Vec::new();
     let mut impossible = BTreeMap::new();
     for (name, fault) in faults {
         for stage in STAGES {
-            match fault.answer(stage) {
-                Ok(expected) => cells.push(Cell {
-                    name: name.clone(),
-                    stage,
-                    expected,
-                }),
-                Err(reason) => *impossible.entry(reason.to_owned()).or_default() += 1,
-            }
+            let (expected, cannot) = match fault.answer(stage) {
+                Ok(expected) => (expected, None),
+                Err(reason) => {
+                    *impossible.entry(reason.to_owned()).or_default() += 1;
+                    let instead = fault.instead(stage);
+                    let instead = instead.unwrap_or_else(|| panic!("{name}@{stage}: no `instead`"));
+                    (instead, Some(reason.to_owned()))
+                }
+            };
+            cells.push(Cell {
+                places: places.get(&name).cloned().unwrap_or_default(),
+                name: name.clone(),
+                stage,
+                expected,
+                cannot,
+            });
         }
     }
+    let without: Vec<&str> = cells
+        .iter()
+        .filter(|cell| cell.places.is_empty())
+        .map(|cell| cell.name.as_str())
+        .collect();
+    let known = |name: &&str| !PLACELESS.contains(name);
+    assert_eq!(
+        without.into_iter().find(known),
+        None,
+        "no comment `fault: NAME` in kernel/src"
+    );
     (cells, impossible)
 }
+
+/// A boot that goes on, and a return whose caller is overwritten.
+const PLACELESS: [&str; 2] = ["WARNING", "CORRUPT_STACK"];
 
 /// Boots one cell.
 fn report(cell: &Cell, image: &Path, source: &Source, words: &str) -> Report {
@@ -154,7 +257,11 @@ fn check_all(words: &str, is_silent: bool) {
             complaints.push(format!("{}@{}: {complaint}", cell.name, cell.stage));
         }
     }
-    println!("\n{} boots; what cannot be:", cells.len());
+    println!("\n{}", table(&cells, &complaints));
+    println!(
+        "{} boots; what cannot be, and comes to this instead:",
+        cells.len()
+    );
     for (reason, count) in impossible {
         println!("- {count} cells: {reason}");
     }
@@ -165,7 +272,35 @@ fn stage_number(stage: &str) -> Option<usize> {
     STAGES.iter().position(|other| *other == stage)
 }
 
-/// One line of the table.
+/// The verdict of each fault in each stage.
+fn table(cells: &[Cell], complaints: &[String]) -> String {
+    let mut table = format!(
+        "| fault | {} |\n|---|{}\n",
+        STAGES.join(" | "),
+        "---|".repeat(STAGES.len())
+    );
+    for row in cells.chunk_by(|a, b| a.name == b.name) {
+        table.push_str(&format!("| {} |", row[0].name));
+        for cell in row {
+            let key = format!("{}@{}:", cell.name, cell.stage);
+            let mark = match &cell.cannot {
+                _ if complaints
+                    .iter()
+                    .any(|complaint| complaint.starts_with(&key)) =>
+                {
+                    "WRONG "
+                }
+                Some(_) => "cannot: ",
+                None => "",
+            };
+            table.push_str(&format!(" {mark}{} |", cell.expected.verdict));
+        }
+        table.push('\n');
+    }
+    table
+}
+
+/// One line of the list.
 fn row(cell: &Cell, report: &Report) -> String {
     let exception = report
         .first_exception

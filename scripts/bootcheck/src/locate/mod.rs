@@ -72,11 +72,18 @@ pub struct Whereabouts {
 }
 
 impl Whereabouts {
-    /// The innermost step in the kernel's own source.
+    /// The innermost step in the kernel's own source. What was jumped to and is no code is none.
     #[must_use]
     pub fn culprit(&self) -> Option<&Step> {
-        let own = self.steps.iter().find(|step| !step.is_library);
-        own.or(self.steps.first())
+        let is_own = |step: &&Step| !step.is_library && step.function.is_some();
+        self.steps.iter().find(is_own).or(self.steps.first())
+    }
+
+    /// The step at this place in the source.
+    #[must_use]
+    pub fn step_at(&self, file: &str, line: Option<u32>) -> Option<&Step> {
+        let is_there = |step: &&Step| step.file.as_deref() == Some(file) && step.line == line;
+        self.steps.iter().find(is_there)
     }
 
     /// The functions of the kernel's own source, innermost first.
