@@ -47,6 +47,9 @@ pub enum Command {
     /// Add functions and source lines to the addresses in a console log
     #[command(after_help = DECODE_HELP)]
     Decode(DecodeArgs),
+    /// What is in an image, how large, where, and with which permissions
+    #[command(after_help = LAYOUT_HELP)]
+    Layout(LayoutArgs),
     /// Make the raw Image out of the kernel's ELF, and check both
     Image(ImageArgs),
 }
@@ -102,6 +105,15 @@ Examples:
   picocom -q /dev/ttyUSB0 | bootcheck decode         live, line by line
 
 Exit status: 0, 129 if the log or the ELF cannot be read, 130 interrupted.";
+
+const LAYOUT_HELP: &str = "\
+Examples:
+  bootcheck layout
+  bootcheck layout --image vmlinuz                   what the header says
+  bootcheck layout --json - | jq .elf.totals         sizes, to be tracked
+
+Exit status: 0, 129 if a file cannot be read or is no image, or the image is not of this ELF,
+130 interrupted.";
 
 /// `bootcheck boot`
 #[derive(Debug, Clone, Args)]
@@ -359,6 +371,20 @@ pub struct DecodeArgs {
     /// The log [default: standard input]
     #[arg(value_name = "FILE")]
     pub log: Option<PathBuf>,
+}
+
+/// `bootcheck layout`
+#[derive(Debug, Clone, Args)]
+pub struct LayoutArgs {
+    /// The image: raw arm64 Image, the same gzip'd, or ELF
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_IMAGE)]
+    pub image: PathBuf,
+    /// The ELF that it was made from [default: kernel.elf beside the image, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub elf: Option<PathBuf>,
+    /// Write it to this file as JSON; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 /// `bootcheck image`

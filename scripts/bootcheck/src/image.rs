@@ -15,7 +15,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 pub const OUR_MARK: &str = "early_mmu mini-kernel";
 
 /// The most that QEMU unpacks of a gzip'd image.
-const UNPACKED_LIMIT: u64 = 256 << 20;
+pub const UNPACKED_LIMIT: u64 = 256 << 20;
 
 /// Where the RAM of QEMU's `virt` machine begins.
 pub const VIRT_RAM: u64 = 0x4000_0000;

@@ -49,6 +49,7 @@ pub mod image;
 pub mod inject;
 pub mod interrupt;
 pub mod ktap;
+pub mod layout;
 pub mod loader;
 pub mod locate;
 pub mod matrix;

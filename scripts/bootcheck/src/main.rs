@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bootcheck::cli::{Cli, Command};
 use bootcheck::interrupt::{self, Interrupted};
-use bootcheck::{bench, decode, flatten, inject, matrix, run};
+use bootcheck::{bench, decode, flatten, inject, layout, matrix, run};
 use clap::Parser;
 
 /// The tester failed, not the guest: `git bisect run` stops.
@@ -46,6 +46,7 @@ fn execute(cli: &Cli) -> anyhow::Result<u8> {
         Command::Bench(args) => bench::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inject(args) => inject::run(args),
+        Command::Layout(args) => layout::run(args),
         Command::Image(args) => flatten::run(args),
     }
 }

@@ -10,7 +10,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
 use bootcheck::boot::boot;
@@ -331,6 +331,26 @@ fn every_fault_in_every_stage() {
 #[ignore = "needs the kernel: make image"]
 fn every_fault_in_every_stage_without_a_console() {
     check_all("earlycon=pl011,0x30000000", true);
+}
+
+/// The same with every CPU of this machine busy twice over: no verdict depends on that.
+#[test]
+#[ignore = "needs the kernel, and the machine for itself"]
+fn busy_machine() {
+    let is_over = AtomicBool::new(false);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..2 * cpus {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let result = std::panic::catch_unwind(|| check_all("", false));
+        is_over.store(true, Ordering::Relaxed);
+        result.unwrap_or_else(|complaints| std::panic::resume_unwind(complaints));
+    });
 }
 
 /// A kernel with a granule that the CPU lacks says so before it uses it, in its log or without one.
