@@ -6,8 +6,8 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, Readable};
 use early_mmu::{Flush, TlbMaintenance};
 
-/// This CPU's instructions.
-struct InnerShareable;
+/// This CPU's instructions, for all CPUs of the inner shareable domain.
+pub struct InnerShareable;
 
 impl TlbMaintenance for InnerShareable {
     fn store_barrier(&self) {

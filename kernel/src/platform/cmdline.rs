@@ -174,6 +174,8 @@ pub struct Options {
     pub rodata: RodataMode,
     /// `exit=psci|semihosting|halt`.
     pub exit: ExitMode,
+    /// `selftest.seed=N`: what random tests draw by.
+    pub selftest_seed: u64,
     /// `earlycon=pl011,ADDR`: physical address of the console.
     pub earlycon: Option<u64>,
     /// `ptdump`: print every region of the kernel's tables.
@@ -189,6 +191,7 @@ impl Options {
         linear: LinearMode::Auto,
         rodata: RodataMode::On,
         exit: ExitMode::Psci,
+        selftest_seed: 1,
         earlycon: None,
         ptdump: false,
         selftest: None,
@@ -259,6 +262,9 @@ fn apply<'a>(options: &mut Options, line: &str, word: &'a str) -> Result<(), Ign
         ("selftest", Some("none")) => options.selftest = Some(Word::EMPTY),
         ("selftest", Some(glob)) if !glob.is_empty() => {
             options.selftest = Some(Word::of(glob, line));
+        }
+        ("selftest.seed", value) => {
+            options.selftest_seed = value.and_then(|seed| seed.parse().ok()).ok_or(bad)?;
         }
         ("earlycon", value) => options.earlycon = Some(value.and_then(earlycon).ok_or(bad)?),
         ("fault", Some(fault)) if !fault.is_empty() => {
@@ -360,7 +366,7 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let parsed = parsed(
-            " loglevel=8 linear=page\trodata=full nokaslr selftest=mmu.* exit=halt \
+            " loglevel=8 linear=page\trodata=full nokaslr selftest=mmu.* selftest.seed=7 exit=halt \
              earlycon=pl011,0x9000000 ptdump\n",
         );
         let o = parsed.options;
@@ -371,8 +377,8 @@ mod tests {
             (LinearMode::Page, RodataMode::Full, ExitMode::Halt)
         );
         assert_eq!(
-            (parsed.selftest(), o.earlycon, o.ptdump),
-            ("mmu.*", Some(0x900_0000), true)
+            (parsed.selftest(), o.selftest_seed, o.earlycon, o.ptdump),
+            ("mmu.*", 7, Some(0x900_0000), true)
         );
     }
 
@@ -418,9 +424,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_told_and_changes_nothing() {
-        let line = "quiet loglevel=9 loglevel linear=huge exit earlycon=uart,1 selftest= ptdump=1";
+        let line = "quiet loglevel=9 loglevel linear=huge exit earlycon=uart,1 selftest= \
+                    selftest.seed=x ptdump=1";
         let parsed = parsed(line);
-        assert_eq!(parsed.ignored.len(), 8);
+        assert_eq!(parsed.ignored.len(), 9);
         assert_eq!(parsed.ignored[0], Ignored::UnknownWord("quiet").to_string());
         assert!(
             parsed.ignored[1..]

@@ -11,8 +11,7 @@ pub mod cmdline;
 pub mod fdt;
 pub mod memblock;
 pub mod range;
+pub mod xorshift;
 
 #[cfg(test)]
 extern crate std;
-#[cfg(test)]
-mod xorshift;

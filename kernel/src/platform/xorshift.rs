@@ -10,7 +10,7 @@ impl Xorshift {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -20,7 +20,7 @@ impl Xorshift {
     /// A number below `end`, which must not be 0.
     pub fn below(&mut self, end: u64) -> u64 {
         // The low bits of a xorshift are its weakest.
-        (self.next() >> 8) % end
+        (self.next_u64() >> 8) % end
     }
 
     /// One of `of`.

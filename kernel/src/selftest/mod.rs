@@ -12,6 +12,8 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use platform::cmdline::glob_matches;
+use platform::memblock::Memblock;
+use platform::range::PhysRange;
 
 use crate::boot::info::BootInfo;
 use crate::console::raw_println;
@@ -23,12 +25,23 @@ mod expected;
 mod heap;
 mod noalloc;
 mod protection;
+mod random_steps;
 
 /// What tests work on.
 pub struct Context<'a> {
     boot: &'a BootInfo,
     tables: &'a mut KernelTables,
     before: BeforeProtect,
+    /// What is left of RAM: after the early stage nobody takes any but the tests.
+    memory: Memblock,
+}
+
+impl Context<'_> {
+    /// Takes RAM that nobody uses, for good; the linear map shows it.
+    fn take_memory(&mut self, size_bytes: u64, align_bytes: u64) -> Option<PhysRange> {
+        let reach = self.boot.linear.reach(self.boot.pa_bits);
+        self.memory.allocate(size_bytes, align_bytes, reach).ok()
+    }
 }
 
 /// How a test ends, unless well.
@@ -81,6 +94,10 @@ const TESTS: &[&[Test]] = &[
     ON_PURPOSE,
 ];
 
+/// Tests that take longer than a boot should: each runs only if `selftest=` is its
+/// name.
+const ON_REQUEST: &[Test] = random_steps::TESTS;
+
 /// What could be observed only before the protect stage.
 pub struct BeforeProtect {
     text_alias_write: Result<(), protection::AliasError>,
@@ -99,6 +116,7 @@ pub fn run(boot: &BootInfo, tables: &mut KernelTables, before: BeforeProtect) ->
         boot,
         tables,
         before,
+        memory: boot.firmware.memblock,
     };
     let glob = boot.options.selftest(&boot.firmware.bootargs);
     let selected = || {
@@ -107,6 +125,7 @@ pub fn run(boot: &BootInfo, tables: &mut KernelTables, before: BeforeProtect) ->
             .copied()
             .flatten()
             .filter(|test| glob_matches(glob, test.name))
+            .chain(ON_REQUEST.iter().filter(|test| test.name == glob))
     };
     raw_println!("KTAP version 1");
     raw_println!("1..{}", selected().count());

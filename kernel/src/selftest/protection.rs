@@ -238,17 +238,21 @@ fn device_tree(context: &mut Context<'_>) -> TestResult {
     must_not_be_writable("the device tree's last byte", va + fdt.size_bytes() - 1)
 }
 
-/// Memory of the heap to play with, its physical address; aligned to its size.
-/// Never given back: it stays mapped twice.
-fn scratch(context: &Context<'_>, size_bytes: u64) -> Result<u64, End> {
+/// Memory to play with, its physical address; aligned to its size. From the heap,
+/// and what is too large for that from RAM that nobody took. Never given back: it
+/// stays mapped twice.
+fn scratch(context: &mut Context<'_>, size_bytes: u64) -> Result<u64, End> {
     let layout = Layout::from_size_align(size_bytes as usize, size_bytes as usize)
         .map_err(|error| End::Failed(format!("{error}")))?;
     // SAFETY: the size is not zero.
     let memory = unsafe { alloc::alloc::alloc(layout) };
-    if memory.is_null() {
-        return Err(End::Skipped("the heap is too small"));
+    if !memory.is_null() {
+        return Ok((memory.addr() as u64).wrapping_sub(context.boot.linear.offset()));
     }
-    Ok((memory.addr() as u64).wrapping_sub(context.boot.linear.offset()))
+    match context.take_memory(size_bytes, size_bytes) {
+        Some(range) => Ok(range.start),
+        None => Err(End::Skipped("no free RAM is that large")),
+    }
 }
 
 /// Maps memory read-write where the tables for it are.
@@ -325,14 +329,9 @@ fn large_change_takes_effect(context: &mut Context<'_>) -> TestResult {
 /// The same for a block. It is new, and no table is missing for it: the other half
 /// of the promise.
 fn block_change_takes_effect(context: &mut Context<'_>) -> TestResult {
-    // Nothing takes memory any more after the early stage.
-    let mut memory = context.boot.firmware.memblock;
-    let reach = context.boot.linear.reach(context.boot.pa_bits);
-    let Ok(block) = memory.allocate(LEVEL2_BLOCK_SIZE, LEVEL2_BLOCK_SIZE, reach) else {
-        return Err(End::Skipped("no free RAM is as large as a block"));
-    };
     let va = fixmap::FIX_SELFTEST_BLOCK;
-    map(context, va, block.start, LEVEL2_BLOCK_SIZE, Flags::NONE)?;
+    let pa = scratch(context, LEVEL2_BLOCK_SIZE)?;
+    map(context, va, pa, LEVEL2_BLOCK_SIZE, Flags::NONE)?;
     let leaf = context.tables.walk(VirtAddr::new(va)).leaf();
     check!(
         leaf.is_some_and(|leaf| leaf.size_bytes == LEVEL2_BLOCK_SIZE),

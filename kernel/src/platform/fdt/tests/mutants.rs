@@ -61,7 +61,7 @@ fn mutate(blob: &mut Vec<u8>, random: &mut Xorshift) {
         match random.below(8) {
             0..=2 => blob[at] ^= 1 << random.below(8),
             3..=6 => {
-                let (size, any) = (blob.len() as u32, random.next() as u32);
+                let (size, any) = (blob.len() as u32, random.next_u64() as u32);
                 let nasty = random.pick(&[
                     0,
                     1,
