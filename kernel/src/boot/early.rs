@@ -12,8 +12,8 @@ use platform::cmdline::{self, Fault, Options};
 use platform::fdt::{self, FdtError, HEADER_BYTES};
 use platform::range::PhysRange;
 
-use super::DEFAULT_FDT_PA;
 use super::info::{BootInfo, EarlyCell, boot_info_mut};
+use super::{DEFAULT_FDT_PA, efi};
 use crate::arch::mmu::{MmuRegisters, TableWindow};
 use crate::arch::{cache, cpu, debug, exception, guarded, power};
 use crate::logger::{early_info, early_warn};
@@ -38,7 +38,15 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
 
     stage::enter(Stage::Fdt);
     boot.swapper_pa = swapper_pa().as_u64();
+    let handoff = efi::handoff();
+    if let Some(handoff) = handoff {
+        boot.firmware.memblock.memory = handoff.ram.banks;
+        boot.firmware.dropped_banks = handoff.ram.dropped;
+    }
     boot.fdt = read_device_tree(fdt_pa, boot);
+    if let Some(handoff) = handoff.filter(|handoff| !handoff.bootargs.as_str().is_empty()) {
+        boot.firmware.bootargs = handoff.bootargs;
+    }
     boot.options = cmdline::parse(&boot.firmware.bootargs, &mut |_| {});
     let options = boot.options;
     logger::set_level(options.log_level);

@@ -13,18 +13,6 @@
 
 .section .head.text, "ax"
 
-// The Image header (Linux: Documentation/arch/arm64/booting.rst).
-	nop
-	b	primary_entry
-	.quad	0			// text_offset: at the base itself
-	.quad	_image_size		// with what the file does not hold
-	.quad	IMAGE_FLAGS		// little-endian, granule, anywhere in PA
-	.quad	0, 0, 0
-	.ascii	"ARM\x64"
-	.long	0			// no PE header
-	.asciz	"early_mmu mini-kernel"	// tells this image from other Images
-	.balign	4
-
 .type primary_entry, %function
 primary_entry:
 	mov	x21, x0

@@ -1,5 +1,6 @@
 //! From the loader's jump to `kmain`.
 //!
+//! `header.S` is what loaders read; UEFI calls [`efi`] first.
 //! `head.S` runs first and calls [`early`] once Rust can run; `enable_mmu.S`
 //! turns the MMU on and `head.S` jumps high.
 
@@ -16,6 +17,7 @@ use crate::mm::layout::{IdentityGeometry, KIMAGE_VADDR, PAGE_SIZE};
 use crate::stage::Stage;
 
 pub mod early;
+mod efi;
 pub mod info;
 
 /// Where output goes before a device tree has been read: QEMU's `virt`.
@@ -48,6 +50,10 @@ const SCTLR_EL1_MMU_OFF: u64 = 0x30d0_080a;
 /// The same for EL2 (Arm ARM, SCTLR_EL2: RES1 bits), where nothing is accessed.
 const SCTLR_EL2_MMU_OFF: u64 = 0x30c5_0830;
 
+/// SCTLR_ELx: the MMU, and the data cache.
+const SCTLR_M: u64 = 1;
+const SCTLR_C: u64 = 1 << 2;
+
 /// HCR_EL2.RW: EL1 is AArch64.
 const HCR_EL2_RW: u64 = 1 << 31;
 
@@ -58,6 +64,8 @@ global_asm!(
     ".set SCTLR_EL1_MMU_OFF, {sctlr_el1}",
     ".set SCTLR_EL2_MMU_OFF, {sctlr_el2}",
     ".set HCR_EL2_RW, {hcr_el2}",
+    ".set SCTLR_M, {sctlr_m}",
+    ".set SCTLR_C, {sctlr_c}",
     ".set DESC_TABLE, {table}",
     ".set GRANULE_SHIFT, {granule_shift}",
     ".set GRANULE_BYTES, {granule_bytes}",
@@ -97,17 +105,21 @@ global_asm!(
     ".global kimage_vaddr",
     ".set kimage_vaddr, {kimage_vaddr}",
     include_str!("macros.S"),
+    include_str!("header.S"),
     include_str!("head.S"),
     include_str!("el2.S"),
     include_str!("early_exception.S"),
     include_str!("cache.S"),
     include_str!("enable_mmu.S"),
+    include_str!("efi/entry.S"),
     include_str!("../arch/vectors.S"),
     kimage_vaddr = const KIMAGE_VADDR,
     image_flags = const IMAGE_FLAGS,
     sctlr_el1 = const SCTLR_EL1_MMU_OFF,
     sctlr_el2 = const SCTLR_EL2_MMU_OFF,
     hcr_el2 = const HCR_EL2_RW,
+    sctlr_m = const SCTLR_M,
+    sctlr_c = const SCTLR_C,
     table = const TABLE_OR_PAGE,
     granule_shift = const IdentityGeometry::GRANULE_SHIFT,
     granule_bytes = const PAGE_SIZE,

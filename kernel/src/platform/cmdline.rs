@@ -42,8 +42,7 @@ impl CommandLine {
                 _ => Some('?'),
             };
             for c in chunk.valid().chars().chain(replaced) {
-                let steers = c.is_control() && !c.is_ascii_whitespace();
-                if !copy.push(if steers { '?' } else { c }) {
+                if !copy.push(c) {
                     return copy;
                 }
             }
@@ -51,8 +50,22 @@ impl CommandLine {
         copy
     }
 
+    /// The same of UTF-16, as UEFI passes it.
+    pub fn from_utf16(units: impl Iterator<Item = u16>) -> Self {
+        let mut copy = Self::EMPTY;
+        let units = units.take_while(|&unit| unit != 0);
+        for c in char::decode_utf16(units) {
+            if !copy.push(c.unwrap_or('?')) {
+                break;
+            }
+        }
+        copy
+    }
+
     /// Adds `c`, or cuts the line at its last whole word and says no.
     fn push(&mut self, c: char) -> bool {
+        let steers = c.is_control() && !c.is_ascii_whitespace();
+        let c = if steers { '?' } else { c };
         let end = self.len + c.len_utf8();
         if let Some(place) = self.bytes.get_mut(self.len..end) {
             c.encode_utf8(place);

@@ -140,7 +140,8 @@ pub fn total_size(header: &[u8; HEADER_BYTES]) -> Result<usize, FdtError> {
     }
 }
 
-/// Reads all that this kernel wants of the device tree into `firmware`.
+/// Reads all that this kernel wants of the device tree into `firmware`, less the
+/// memory nodes if it holds RAM banks already.
 ///
 /// # Errors
 /// [`FdtError`]; `firmware` then holds what was read before.
@@ -151,7 +152,10 @@ pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
     firmware.uart = find_console(fdt);
     firmware.psci = find_psci(fdt);
     firmware.power_manager = find_power_manager(fdt);
-    read_memory(fdt, firmware);
+    // A loader that told of memory itself knows more than the tree.
+    if firmware.memblock.memory.as_slice().is_empty() {
+        read_memory(fdt, firmware);
+    }
     read_reservations(fdt, &mut firmware.memblock)?;
     if firmware.memblock.memory.as_slice().is_empty() {
         return Err(FdtError::NoMemory);

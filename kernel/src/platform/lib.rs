@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cmdline;
+pub mod efi;
 pub mod fdt;
 pub mod memblock;
 pub mod range;

@@ -3,6 +3,8 @@
 //! `head.S` relocates the image by a loop of ten instructions that knows one kind of relocation
 //! and runs before anything could report a mistake. So every mistake is found here, at build time.
 
+mod pe;
+
 use std::fs;
 
 use anyhow::{Context, bail, ensure};
@@ -218,7 +220,7 @@ fn check_header(image: &[u8], symbols: &Symbols) -> anyhow::Result<()> {
     if granule == 0 {
         bail!("the flags ({:#x}) do not name a granule", header.flags);
     }
-    Ok(())
+    pe::check(image, size).context("the PE header")
 }
 
 /// The symbols by address.
