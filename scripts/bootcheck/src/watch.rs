@@ -267,10 +267,15 @@ impl<'a> Watch<'a> {
         } else {
             Depth::Everything
         };
+        let mut is_partial = false;
         let mut found = postmortem::examine(qemu, self.plan, marks, depth);
         self.record_at = found.record_at;
         if let Some(record) = found.record.take() {
             if !passed {
+                is_partial = record
+                    .exception
+                    .as_ref()
+                    .is_some_and(|exception| exception.is_partial);
                 self.facts.recorded_exception = record.exception.as_ref().map(Fatal::recorded);
                 self.facts.recorded_panic = record.panic.map(Sighting::from);
                 self.facts.recorded_outcome = record.passed;
@@ -311,6 +316,10 @@ impl<'a> Watch<'a> {
             }
             if a64::is_linux_bug(fatal.esr) {
                 found.scene.last = found.scene.exception;
+            }
+            if is_partial {
+                // The recorder itself failed; the log has all of it.
+                self.facts.recorded_exception = None;
             }
             self.facts.logged_exception = Some(fatal);
         }

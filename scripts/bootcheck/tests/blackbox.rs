@@ -13,7 +13,11 @@ const OFFSET: usize = 64 << 10;
 
 /// A guest that powers off, with a record of this version: a panic in stage `heap`.
 fn guest_with_record(version: u8) -> Vec<u8> {
-    let mut image = Guest::default().ours().power_off().image();
+    with_record(Guest::default().ours().power_off(), version)
+}
+
+fn with_record(guest: Guest, version: u8) -> Vec<u8> {
+    let mut image = guest.image();
     image.resize(OFFSET + WHOLE, 0);
     image[16..24].copy_from_slice(&(2_u64 << 20).to_le_bytes());
     let record = &mut image[OFFSET..];
@@ -52,4 +56,14 @@ fn after_a_reset_an_old_record_does_not_count() {
     let json = Bench::with_bytes(&guest_with_record(1)).expect("off", &["--reboots", "1"]);
     assert_eq!(json["earlier"][0]["verdict"], "panic");
     assert_eq!(json["stage"], Value::Null);
+}
+
+/// The recorder failed before it had written where the exception came from: QEMU's log has it.
+#[test]
+fn a_half_written_exception_does_not_hide_the_one_that_was() {
+    let mut image = with_record(Guest::default().ours().execute(&[0]), 1);
+    image[OFFSET + 0x100 + 8 * 37] = 1; // being written
+    let json = Bench::with_bytes(&image).expect("exception", &[]);
+    assert_eq!(json["first_exception"]["elr"], "0x40200040", "{json:#}");
+    assert_eq!(json["evidence"][0], "exception-log");
 }
