@@ -6,6 +6,9 @@
 //! instruction on the way loads, stores, reads a system register, or lets an interrupt in. Then
 //! the next round is the same as the last one. A WFI is such an instruction too: whatever ends
 //! its sleep, the loop leads back to it.
+//!
+//! Where interrupts may be taken, a loop proves nothing; but where every CPU sleeps, none has armed a
+//! timer, and no device is there that could speak up, no interrupt will come.
 
 use std::collections::HashMap;
 use std::io;
@@ -107,6 +110,47 @@ pub fn prove(stub: &mut GdbStub, interrupts_are_off: bool) -> io::Result<Option<
         }
     }
     Ok(kind)
+}
+
+/// The registers that arm a timer: ENABLE is bit 0, IMASK bit 1 (Arm ARM, Generic Timer registers).
+const TIMERS: [&str; 7] = [
+    "CNTV_CTL_EL0",
+    "CNTP_CTL_EL0",
+    "CNTPS_CTL_EL1",
+    "CNTHP_CTL_EL2",
+    "CNTHV_CTL_EL2",
+    "CNTHPS_CTL_EL2",
+    "CNTHVS_CTL_EL2",
+];
+
+/// The registers of all CPUs that were started, if every one of them stands in a WFI and has armed
+/// nothing that could end it: neither a timer nor a performance counter. The guest stands still.
+///
+/// # Errors
+/// The stub does not answer.
+pub fn asleep(stub: &mut GdbStub) -> io::Result<Option<Vec<[u64; PSTATE + 1]>>> {
+    let mut asleep = Vec::new();
+    for cpu in stub.cpus()? {
+        stub.select(cpu)?;
+        let registers = stub.general()?;
+        if is_parked(&registers) {
+            continue;
+        }
+        let before = registers[PC].wrapping_sub(4);
+        if Code::default().at(stub, before) != Some(a64::WFI) {
+            return Ok(None);
+        }
+        for timer in TIMERS {
+            if stub.register(timer)?.unwrap_or(0) & 0b11 == 0b01 {
+                return Ok(None);
+            }
+        }
+        if stub.register("PMINTENSET_EL1")?.unwrap_or(0) != 0 {
+            return Ok(None);
+        }
+        asleep.push(registers);
+    }
+    Ok(Some(asleep).filter(|asleep| !asleep.is_empty()))
 }
 
 /// A CPU that was never started; only another one could start it.

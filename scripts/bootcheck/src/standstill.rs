@@ -24,6 +24,9 @@ const GROWTH: u32 = 4;
 /// How much of the time a CPU must run to be called busy.
 const BUSY_SHARE: f64 = 0.5;
 
+/// RTCIMSC of the `virt` machine's PL031: whether its alarm may interrupt.
+const RTC: &str = "xp /1wx 0x09010010";
+
 /// GICD_CTLR of the `virt` machine.
 const GICD: &str = "xp /1wx 0x08000000";
 
@@ -51,6 +54,14 @@ pub struct Progress {
     pub busy: Duration,
 }
 
+/// A proof that the guest hangs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Proof {
+    kind: Kind,
+    /// The registers of CPUs that sleep: another proof must find them as they were.
+    asleep: Vec<[u64; 34]>,
+}
+
 /// Watches for standstill.
 #[derive(Debug)]
 pub struct Standstill {
@@ -60,7 +71,7 @@ pub struct Standstill {
     since: Progress,
     next_proof: Instant,
     pause: Duration,
-    proved: Option<Kind>,
+    proved: Option<Proof>,
 }
 
 impl Standstill {
@@ -118,18 +129,17 @@ impl Standstill {
         let proof = prove(qemu, plan);
         self.is_disturbed = true;
         let now = Instant::now();
-        match (proof, self.proved) {
-            (Some(kind), Some(before)) if kind == before => Some(Hang {
-                kind,
+        match (proof, self.proved.take()) {
+            (Some(proof), Some(before)) if proof == before => Some(Hang {
+                kind: proof.kind,
                 certainty: Certainty::Proved,
             }),
-            (Some(kind), _) => {
-                self.proved = Some(kind);
+            (Some(proof), _) => {
+                self.proved = Some(proof);
                 self.next_proof = now + BETWEEN_PROOFS;
                 None
             }
             (None, _) => {
-                self.proved = None;
                 self.pause *= GROWTH;
                 self.next_proof = now + self.pause;
                 None
@@ -139,13 +149,22 @@ impl Standstill {
 }
 
 /// One proof, with the guest stopped for it.
-fn prove(qemu: &mut Qemu, plan: &Plan) -> Option<Kind> {
+fn prove(qemu: &mut Qemu, plan: &Plan) -> Option<Proof> {
     qemu.stop().ok()?;
     let are_off = interrupts_are_off(qemu, plan);
-    let proof = match qemu.gdb() {
-        Ok(stub) => hang::prove(stub, are_off).ok().flatten(),
-        Err(_) => None,
-    };
+    let are_quiet = devices_are_quiet(qemu, plan);
+    let proof = qemu.gdb().ok().and_then(|stub| {
+        let proof = hang::prove(stub, are_off).ok().flatten();
+        let proof = proof.map(|kind| Proof {
+            kind,
+            asleep: Vec::new(),
+        });
+        proof.or_else(|| {
+            let asleep = hang::asleep(stub).ok().flatten().filter(|_| are_quiet)?;
+            let kind = Kind::Wfi;
+            Some(Proof { kind, asleep })
+        })
+    });
     // If it has ended meanwhile, the event tells.
     let _ = qemu.run();
     proof
@@ -157,9 +176,20 @@ fn interrupts_are_off(qemu: &mut Qemu, plan: &Plan) -> bool {
     if plan.smp != 1 || machine_name(&plan.machine) != "virt" {
         return false;
     }
-    let answer = qemu.qmp.monitor(GICD).unwrap_or_default();
-    let value = answer.rsplit("0x").next().unwrap_or_default().trim();
-    u32::from_str_radix(value, 16).is_ok_and(|control| control & 0b111 == 0)
+    read_word(qemu, GICD).is_some_and(|control| control & 0b111 == 0)
+}
+
+/// Whether no device could interrupt: on `virt` without any that was added, the UART hears nothing,
+/// and what is left is the clock's alarm.
+fn devices_are_quiet(qemu: &mut Qemu, plan: &Plan) -> bool {
+    let is_bare = machine_name(&plan.machine) == "virt" && plan.qemu_args.is_empty();
+    is_bare && read_word(qemu, RTC).is_some_and(|mask| mask & 1 == 0)
+}
+
+fn read_word(qemu: &mut Qemu, command: &str) -> Option<u32> {
+    let answer = qemu.qmp.monitor(command).ok()?;
+    let value = answer.rsplit("0x").next()?.trim();
+    u32::from_str_radix(value, 16).ok()
 }
 
 /// How many blocks of code QEMU holds in translation.

@@ -175,6 +175,43 @@ fn a_sleep_that_nothing_can_end_is_proved() {
     assert_eq!(hang(masked, &["--timeout", "60"]), wfi);
 }
 
+/// Starts a second CPU, which sleeps at once.
+fn with_a_sleeping_cpu() -> Guest {
+    let mut words = START_SECONDARY;
+    words[7] = UNMASK[0];
+    words[8..10].copy_from_slice(&SLEEP_FOR_EVER);
+    Guest::default().execute(&words)
+}
+
+#[test]
+fn a_sleep_of_all_cpus_that_nothing_will_end_is_proved() {
+    let wfi = json!({"kind": "wfi", "certainty": "proved"});
+    let options = ["--smp", "2", "--timeout", "60"];
+    let guest = || {
+        with_a_sleeping_cpu()
+            .execute(&UNMASK)
+            .execute(&SLEEP_FOR_EVER)
+    };
+    assert_eq!(hang(guest(), &options), wfi);
+    let gicv3 = [&options[..], &["--machine", "virt,gic-version=3"]].concat();
+    assert_eq!(hang(guest(), &gicv3), wfi);
+    // A timer ends each sleep, so it is left to the deadline.
+    let armed = with_a_sleeping_cpu()
+        .execute(&ARM_TIMER_1S)
+        .execute(&REARM_TIMER_FOR_EVER);
+    Bench::with(armed).expect("timeout", &["--smp", "2", "--timeout", "2"]);
+}
+
+#[test]
+fn a_cpu_that_sleeps_while_another_one_works_is_no_hang() {
+    let mut words = START_SECONDARY;
+    words[6] = 0xd503_207f; // wfi, for ever
+    words[13] = 0xd503_201f; // nop, and on into what follows instead of storing
+    words[14..].fill(0xd503_201f);
+    let guest = Guest::default().execute(&UNMASK).execute(&words);
+    ends(guest, &["--smp", "2"]);
+}
+
 #[test]
 fn a_hang_after_pass_is_no_pass() {
     let json = Bench::with(Guest::default().print("boot: PASS\n").spin()).expect("hang", &[]);
