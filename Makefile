@@ -7,6 +7,7 @@
 #? make faults     every known fault in every stage: what the tester makes of each
 #? make demo       the failure of 2022, silent as it was, and diagnosed
 #? make torture    break every instruction of a boot; each verdict must name it (long)
+#? make bisect     find the commit that broke the boot: GOOD=v0.1 BAD=HEAD
 #? make debug      boot halted, for gdb
 #? make bench      measure boots and page-table calls
 #? make doc        API documentation, under target/doc
@@ -16,6 +17,7 @@
 #? Variables:
 #?   CPU=cortex-a72  MEM=128M  SMP=1  EL=1|2       the machine (run, debug)
 #?   APPEND='...'                                  kernel command line (run, debug)
+#?   GOOD=REV  BAD=HEAD  RESUME=1                  which commits (bisect; also takes CPU, MEM, SMP, EL, APPEND)
 #?   PROFILE=release|debug                         which build (image, run, debug)
 #?   GRANULE=4k|16k|64k                            translation granule, as above
 #?   QEMU=PATH                                     another qemu-system-aarch64
@@ -84,8 +86,8 @@ faults: image
 torture: image
 	@scripts/torture
 
-bisect:
-	@echo "make $@: not there yet" >&2; exit 2
+bisect: setup-run
+	@scripts/bisect
 
 clean:
 	rm -rf target

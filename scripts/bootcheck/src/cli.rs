@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use regex::Regex;
 
+use crate::bisect::options::{self, BisectArgs};
 use crate::blackbox;
 use crate::image::{self, Form, Image};
 use crate::loader::{self, Loader};
@@ -34,6 +35,9 @@ pub enum Command {
     /// Boot one image and judge it
     #[command(after_help = BOOT_HELP)]
     Boot(Box<BootArgs>),
+    /// Find the commit that broke the boot
+    #[command(after_help = options::HELP)]
+    Bisect(Box<BisectArgs>),
     /// Boot on many machines in parallel
     #[command(after_help = MATRIX_HELP)]
     Matrix(MatrixArgs),
@@ -412,7 +416,7 @@ fn address(text: &str) -> Result<u64, String> {
     u64::from_str_radix(digits, 16).map_err(|error| error.to_string())
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 1e6 => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("not a number of seconds".into()),

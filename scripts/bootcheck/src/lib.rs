@@ -21,6 +21,8 @@
 //! - [`run`] is the `boot` command around it, [`matrix`] many boots in parallel, [`mod@bench`] boots
 //!   compared in pairs, [`inject`] boots of broken images that test the tester; [`faults`] lists
 //!   what a kernel can do wrong on request.
+//! - [`mod@bisect`] builds and boots one commit after the other, until it is plain which one is to
+//!   blame.
 //! - [`symbols`] says what is at an address, [`unwind`] who called; [`mod@decode`] adds both to a
 //!   console, [`locate`] to a failure, and [`mod@fingerprint`] tells failures apart.
 //!
@@ -30,8 +32,10 @@
 
 pub mod a64;
 pub mod bench;
+pub mod bisect;
 pub mod blackbox;
 pub mod boot;
+pub mod build;
 pub mod cli;
 pub mod clock;
 pub mod console;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bootcheck::cli::{Cli, Command};
 use bootcheck::interrupt::{self, Interrupted};
-use bootcheck::{bench, decode, flatten, inject, layout, matrix, run};
+use bootcheck::{bench, bisect, decode, flatten, inject, layout, matrix, run};
 use clap::Parser;
 
 /// The tester failed, not the guest: `git bisect run` stops.
@@ -41,6 +41,7 @@ fn execute(cli: &Cli) -> anyhow::Result<u8> {
     interrupt::listen()?;
     match &cli.command {
         Command::Boot(args) => run::run(args),
+        Command::Bisect(args) => bisect::run(args),
         Command::Matrix(args) => matrix::run(args),
         Command::Merge(args) => matrix::merge::run(args),
         Command::Bench(args) => bench::run(args),

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,13 +11,13 @@ use anyhow::{Context, ensure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::boot::{Outcome, boot};
+use crate::build;
 use crate::cli::BootArgs;
 use crate::decode::Decoder;
 use crate::escape::Escaper;
 use crate::files;
 use crate::interrupt::{self, Interrupted};
 use crate::plan::has_word;
-use crate::process::Tethered;
 use crate::report::Report;
 use crate::symbols::Source;
 use crate::verdict::Facts;
@@ -132,41 +131,17 @@ fn build_and_boot(
     Ok(outcome)
 }
 
-/// Runs the build, with nothing of an older one there that could be booted in its place. Of the
-/// inner result: why this revision cannot be judged.
+/// Runs the build. Of the inner result: why this revision cannot be judged.
 fn build(args: &BootArgs, command: &str) -> anyhow::Result<Result<(), String>> {
-    for path in [Some(args.guest.image.clone()), args.elf()]
+    let elf = args.elf();
+    let outputs: Vec<&Path> = [Some(args.guest.image.as_path()), elf.as_deref()]
         .into_iter()
         .flatten()
-    {
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot delete {}", path.display()));
-            }
-            _ => {}
-        }
-    }
+        .collect();
     // Its output is for people: standard output is the guest's, or the JSON.
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .stdout(io::stderr());
-    let mut shell = Tethered::spawn(&mut shell).context("cannot start sh")?;
-    let status = loop {
-        interrupt::check()?;
-        if let Some(status) = shell.wait(Duration::from_millis(100))? {
-            break status;
-        }
-    };
-    if !status.success() {
-        return Ok(Err(format!("the build failed ({status}): {command}")));
-    }
-    if !args.guest.image.exists() {
-        let image = args.guest.image.display();
-        return Ok(Err(format!("the build left no {image}: {command}")));
-    }
-    Ok(Ok(()))
+    let mut shell = build::shell(command);
+    let built = build::run(shell.stdout(io::stderr()), &outputs, None)?;
+    Ok(built.map_err(|not_built| format!("{}: {command}", not_built.reason)))
 }
 
 /// Shows the console as it comes, from a thread of its own: a pager that stands still must not
