@@ -46,9 +46,12 @@ setup:
 # Building and booting needs fewer tools than checking does.
 image run demo debug smoke matrix bench torture faults: setup-run
 
-.PHONY: setup-run
+.PHONY: setup-run setup-all
 setup-run:
 	@scripts/setup --run
+
+setup-all:
+	@scripts/setup --all
 
 image:
 	@scripts/image
@@ -71,7 +74,7 @@ bench: image
 test: setup
 	@scripts/test
 
-test-long: setup image
+test-long: setup-all image
 	@scripts/test-long
 
 doc: setup

@@ -492,6 +492,13 @@ impl GuestArgs {
         Ok(plan)
     }
 
+    /// The firmware: what was named, or where the loader's own is installed.
+    #[must_use]
+    pub fn firmware(&self) -> Option<PathBuf> {
+        let named = self.firmware.clone();
+        named.or_else(|| self.loader.default_firmware())
+    }
+
     /// The machine: UEFI passes a device tree on only where it has no ACPI tables to offer.
     fn machine(&self) -> String {
         if self.loader.is_uefi() && !self.machine.contains(",acpi=") {
@@ -525,10 +532,7 @@ impl GuestArgs {
             entry: self.load_address.map_or(Entry::Kernel, Entry::Loader),
             dtb: self.dtb.clone(),
             initrd: self.initrd.clone(),
-            firmware: self
-                .firmware
-                .clone()
-                .or_else(|| self.loader.default_firmware()),
+            firmware: self.firmware(),
             append: self.append.clone(),
             icount: self.icount,
             qemu_args: self.qemu_arg.clone(),

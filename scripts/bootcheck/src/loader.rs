@@ -75,16 +75,18 @@ impl Loader {
     }
 }
 
-/// Why this plan cannot be carried out on this host: a file of the machine's is missing.
+/// Why this host cannot boot so: a file that belongs to the machine is missing.
 #[must_use]
-pub fn missing(plan: &Plan) -> Option<String> {
-    let firmware = plan.firmware.as_deref().filter(|path| !path.exists());
-    if let Some(path) = firmware {
-        let remedy = plan.loader.remedy();
+pub fn missing(loader: Loader, firmware: Option<&Path>, dtb: Option<&Path>) -> Option<String> {
+    if let Some(path) = firmware.filter(|path| !path.exists()) {
+        let remedy = loader.remedy();
         return Some(format!("there is no firmware {}: {remedy}", path.display()));
     }
-    let dtb = plan.dtb.as_deref().filter(|path| !path.exists())?;
-    Some(format!("there is no device tree {}", dtb.display()))
+    let dtb = dtb.filter(|path| !path.exists())?;
+    Some(format!(
+        "there is no device tree {} (`scripts/setup --all` fetches those of boards)",
+        dtb.display()
+    ))
 }
 
 /// Whether the loader can start the image at all.
@@ -120,7 +122,8 @@ pub fn check(plan: &Plan, image: &[u8]) -> Result<(), String> {
 /// # Errors
 /// What is missing, or cannot be written.
 pub fn prepare(plan: &Plan) -> Result<Option<TempDir>, String> {
-    if let Some(reason) = missing(plan) {
+    let lacking = missing(plan.loader, plan.firmware.as_deref(), plan.dtb.as_deref());
+    if let Some(reason) = lacking {
         return Err(reason);
     }
     let make = |fill: fn(&Plan, &Path) -> io::Result<()>| {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::cell::Cell;
 use crate::interrupt::Interrupted;
+use crate::loader;
 use crate::process::Tethered;
 use crate::qemu::explain_spawn;
 use crate::qmp::{self, Qmp};
@@ -61,6 +62,9 @@ impl Supports {
         let version = support.version.clone();
         let lacking = lacking.map_err(unless_interrupted)?;
         let lacking = lacking.map(|what| format!("QEMU {version} {what}"));
+        let firmware = guest.firmware();
+        let lacking = lacking
+            .or_else(|| loader::missing(guest.loader, firmware.as_deref(), guest.dtb.as_deref()));
         Ok((version, lacking))
     }
 }
