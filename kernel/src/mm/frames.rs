@@ -124,9 +124,11 @@ impl TableAlloc for MemblockFrames<'_> {
         let range = match self.memblock.allocate(size_bytes, PAGE_SIZE, self.within) {
             Ok(range) => range,
             Err(AllocError::OutOfMemory { .. }) => {
+                // They are taken in one piece.
+                let free_bytes = self.memblock.largest_free_bytes(PAGE_SIZE, self.within);
                 return Err(MapError::OutOfFrames {
                     needed,
-                    available: 0,
+                    available: (free_bytes / PAGE_SIZE) as usize,
                 });
             }
             Err(AllocError::ListFull(full)) => panic!("table frames: {full}"),

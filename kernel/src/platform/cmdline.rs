@@ -8,11 +8,17 @@ use log::LevelFilter;
 pub const COMMAND_LINE_SIZE: usize = 2048;
 
 /// The command line as it was passed, as far as it is text and fits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct CommandLine {
     bytes: [u8; COMMAND_LINE_SIZE],
     len: usize,
     cut: bool,
+}
+
+impl fmt::Debug for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
 }
 
 impl CommandLine {

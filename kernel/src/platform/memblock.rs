@@ -3,8 +3,9 @@
 
 use crate::range::{ListFull, PhysRange, RangeList};
 
-/// How many separate ranges each list keeps.
-pub const MAX_RANGES: usize = 64;
+/// How many separate ranges each list keeps: as many as Linux begins with
+/// (`INIT_MEMBLOCK_REGIONS`). Phones have some 60 reservations.
+pub const MAX_RANGES: usize = 128;
 
 /// RAM banks, what is taken of them, and what must not be mapped at all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +41,8 @@ impl Memblock {
     /// of two), the lowest that lies wholly in `within`: near the image, as a
     /// rule, so that little memory is touched in a boot. Only whole multiples of
     /// `align_bytes` are looked at: with a page or more, all of it is what
-    /// [`mappable`] maps.
+    /// [`mappable`] maps. Never at address 0, where some boards' RAM begins: with the
+    /// MMU off that would be a null pointer (Linux's memblock leaves it out as well).
     ///
     /// [`mappable`]: Self::mappable
     ///
@@ -52,20 +54,35 @@ impl Memblock {
         align_bytes: u64,
         within: PhysRange,
     ) -> Result<PhysRange, AllocError> {
-        let start = self
-            .mappable(align_bytes)
-            .filter_map(|part| part.intersect(within))
-            .flat_map(|part| self.reserved.gaps_in(part))
-            .find_map(|free| {
-                let start = free.start.checked_next_multiple_of(align_bytes)?;
-                let end = start.checked_add(size_bytes)?;
-                (end <= free.end).then_some(start)
-            });
+        let start = self.free(align_bytes, within).find_map(|free| {
+            let start = free.start.max(1).checked_next_multiple_of(align_bytes)?;
+            let end = start.checked_add(size_bytes)?;
+            (end <= free.end).then_some(start)
+        });
         let range = start
             .and_then(|start| PhysRange::new(start, size_bytes))
             .ok_or(AllocError::OutOfMemory { size_bytes })?;
         self.reserved.insert(range).map_err(AllocError::ListFull)?;
         Ok(range)
+    }
+
+    /// Size in bytes of the largest piece that [`allocate`](Self::allocate) could take
+    /// with that alignment.
+    pub fn largest_free_bytes(&self, align_bytes: u64, within: PhysRange) -> u64 {
+        self.free(align_bytes, within)
+            .filter_map(|free| {
+                let start = free.start.max(1).checked_next_multiple_of(align_bytes)?;
+                free.end.checked_sub(start)
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// What is free in `within`, in pieces.
+    fn free(&self, align_bytes: u64, within: PhysRange) -> impl Iterator<Item = PhysRange> + '_ {
+        self.mappable(align_bytes)
+            .filter_map(move |part| part.intersect(within))
+            .flat_map(|part| self.reserved.gaps_in(part))
     }
 
     /// Free memory in bytes: banks less `reserved` and `nomap`.
@@ -195,7 +212,8 @@ mod tests {
         (0..320).map(|i| i * 0x800).find(|&start| {
             let range = range(start, start + size);
             let units = range.align_outward(align);
-            start % align == 0
+            start != 0
+                && start % align == 0
                 && within.contains(range)
                 && memblock
                     .memory
@@ -221,6 +239,8 @@ mod tests {
                 let within = random.pick(&[EVERYWHERE, EVERYWHERE, window]);
                 let before = memblock;
                 let lowest = lowest_place(&before, size, align, within);
+                let largest = before.largest_free_bytes(align, within);
+                assert_eq!(lowest.is_some(), size <= largest, "{before:?} {size:#x}");
                 let Ok(got) = memblock.allocate(size, align, within) else {
                     assert_eq!(lowest, None, "{before:?} {size:#x} {align:#x} {within}");
                     assert_eq!(memblock.reserved.as_slice(), before.reserved.as_slice());
@@ -236,6 +256,17 @@ mod tests {
             }
         }
         assert!(taken > 1000 && refused > 1000, "{taken} {refused}");
+    }
+
+    #[test]
+    fn allocate_never_gives_out_address_0() {
+        let mut memblock = Memblock::new();
+        memblock.memory.insert(range(0, 0x3000)).unwrap();
+        let first = memblock.allocate(0x1000, 0x1000, EVERYWHERE).unwrap();
+        assert_eq!(first, range(0x1000, 0x2000));
+        let second = memblock.allocate(0x1000, 0x1000, EVERYWHERE).unwrap();
+        assert_eq!(second, range(0x2000, 0x3000));
+        assert!(memblock.allocate(0x1000, 0x1000, EVERYWHERE).is_err());
     }
 
     #[test]

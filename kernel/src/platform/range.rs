@@ -98,10 +98,16 @@ impl fmt::Display for ListFull {
 }
 
 /// Up to `N` disjoint ranges in ascending order; neighbours are merged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RangeList<const N: usize> {
     ranges: [PhysRange; N],
     len: usize,
+}
+
+impl<const N: usize> fmt::Debug for RangeList<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_slice(), f)
+    }
 }
 
 impl<const N: usize> Default for RangeList<N> {

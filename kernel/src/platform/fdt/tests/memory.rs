@@ -60,11 +60,11 @@ fn more_banks_than_are_kept() {
         let reg: Vec<_> = (0..count).flat_map(bank).collect();
         good(Blob::new(2, 2).memory("memory", &reg))
     };
-    let kept = of(64);
-    assert_eq!(kept.memblock.memory.as_slice().len(), 64);
+    let kept = of(MAX_RANGES as u32);
+    assert_eq!(kept.memblock.memory.as_slice().len(), MAX_RANGES);
     assert_eq!(kept.dropped_banks, 0);
-    let too_many = of(67);
-    assert_eq!(too_many.memblock.memory.as_slice().len(), 64);
+    let too_many = of(MAX_RANGES as u32 + 3);
+    assert_eq!(too_many.memblock.memory.as_slice().len(), MAX_RANGES);
     assert_eq!(too_many.dropped_banks, 3);
 }
 
@@ -217,6 +217,8 @@ fn more_reservations_than_are_kept_are_an_error() {
         });
         read_blob(&blobs.finish())
     };
-    assert_eq!(of(64).unwrap().memblock.reserved.as_slice().len(), 64);
-    assert_eq!(of(65).unwrap_err(), FdtError::TooManyReservations);
+    let most = MAX_RANGES as u64;
+    let kept = of(most).unwrap().memblock.reserved;
+    assert_eq!(kept.as_slice().len(), MAX_RANGES);
+    assert_eq!(of(most + 1).unwrap_err(), FdtError::TooManyReservations);
 }
