@@ -13,7 +13,7 @@ use platform::fdt::{self, FdtError, HEADER_BYTES};
 use platform::range::PhysRange;
 
 use super::info::{BootInfo, EarlyCell, boot_info_mut};
-use super::{DEFAULT_FDT_PA, efi};
+use super::{DEFAULT_FDT_PA, DEFAULT_UART_PA, efi};
 use crate::arch::mmu::{MmuRegisters, TableWindow};
 use crate::arch::{cache, cpu, debug, exception, guarded, power};
 use crate::logger::{early_info, early_warn};
@@ -27,7 +27,7 @@ use crate::{console, fault, logger};
 static MMU_REGISTERS: EarlyCell<MmuRegisters> = EarlyCell::new(MmuRegisters::new());
 
 #[unsafe(no_mangle)]
-extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const MmuRegisters {
+extern "C" fn early_main(passed_pa: u64, image_pa: u64, current_el: u64) -> *const MmuRegisters {
     // SAFETY: head.S calls this once, before anything reads it.
     let boot = unsafe { boot_info_mut() };
     boot.image_pa = image_pa;
@@ -43,7 +43,11 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
         boot.firmware.memblock.memory = handoff.ram.banks;
         boot.firmware.dropped_banks = handoff.ram.dropped;
     }
-    boot.fdt = read_device_tree(fdt_pa, boot);
+    let fdt_pa = match passed_pa {
+        0 => DEFAULT_FDT_PA,
+        _ => passed_pa,
+    };
+    let fdt = read_device_tree(fdt_pa, boot);
     if let Some(handoff) = handoff.filter(|handoff| !handoff.bootargs.as_str().is_empty()) {
         boot.firmware.bootargs = handoff.bootargs;
     }
@@ -52,6 +56,17 @@ extern "C" fn early_main(fdt_pa: u64, image_pa: u64, current_el: u64) -> *const 
     logger::set_level(options.log_level);
     power::configure(&boot.firmware, options.exit);
     open_console(boot, &options);
+    boot.fdt = match fdt {
+        Ok(range) => range,
+        Err(error) => {
+            // What could be read of it may name the console, or not.
+            if boot.firmware.uart.is_none() {
+                // SAFETY: as in open_console().
+                let _ = unsafe { console::open(DEFAULT_UART_PA) };
+            }
+            panic!("no usable device tree at {fdt_pa:#x} (x0 was {passed_pa:#x}): {error}")
+        }
+    };
     // Once more, now that somebody can read what is wrong with it.
     cmdline::parse(&boot.firmware.bootargs, &mut |ignored| {
         early_warn!("command line: {ignored}");
@@ -113,28 +128,15 @@ fn choose_fault(wanted: Option<Fault<'_>>) {
 }
 
 /// Finds the device tree, reads it into `boot`, and returns where it is.
-fn read_device_tree(passed_pa: u64, boot: &mut BootInfo) -> PhysRange {
-    let fdt_pa = if passed_pa == 0 {
-        DEFAULT_FDT_PA
-    } else {
-        passed_pa
+fn read_device_tree(fdt_pa: u64, boot: &mut BootInfo) -> Result<PhysRange, Unusable> {
+    let range = locate(fdt_pa, image::phys(boot.image_pa))?;
+    // SAFETY: locate() saw a device tree there, which is not the image, and
+    // nobody writes to it while the early stage runs.
+    let blob = unsafe {
+        core::slice::from_raw_parts(range.start as *const u8, range.size_bytes() as usize)
     };
-    let image = image::phys(boot.image_pa);
-    match locate(fdt_pa, image).and_then(|range| {
-        // SAFETY: locate() saw a device tree there, which is not the image, and
-        // nobody writes to it while the early stage runs.
-        let blob = unsafe {
-            core::slice::from_raw_parts(range.start as *const u8, range.size_bytes() as usize)
-        };
-        fdt::read(blob, &mut boot.firmware).map_err(Unusable::Fdt)?;
-        Ok(range)
-    }) {
-        Ok(range) => range,
-        Err(error) => {
-            console::open_default();
-            panic!("no usable device tree at {fdt_pa:#x} (x0 was {passed_pa:#x}): {error}");
-        }
-    }
+    fdt::read(blob, &mut boot.firmware).map_err(Unusable::Fdt)?;
+    Ok(range)
 }
 
 /// Why there is no device tree.

@@ -147,11 +147,12 @@ pub fn total_size(header: &[u8; HEADER_BYTES]) -> Result<usize, FdtError> {
 /// [`FdtError`]; `firmware` then holds what was read before.
 pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
     let fdt = check(blob)?;
+    // First what it takes to say that the rest cannot be used.
     read_chosen(fdt, firmware);
-    firmware.seeds = find_seeds(blob)?;
     firmware.uart = find_console(fdt);
     firmware.psci = find_psci(fdt);
     firmware.power_manager = find_power_manager(fdt);
+    firmware.seeds = find_seeds(blob)?;
     // A loader that told of memory itself knows more than the tree.
     if firmware.memblock.memory.as_slice().is_empty() {
         read_memory(fdt, firmware);

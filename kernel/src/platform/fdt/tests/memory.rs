@@ -222,3 +222,23 @@ fn more_reservations_than_are_kept_are_an_error() {
     assert_eq!(kept.as_slice().len(), MAX_RANGES);
     assert_eq!(of(most + 1).unwrap_err(), FdtError::TooManyReservations);
 }
+
+/// Whoever refuses such a tree can say so, and switch off.
+#[test]
+fn a_bad_reservation_hides_neither_console_nor_psci() {
+    let blob = Blob::with_memory()
+        .node("psci", |n| {
+            n.text("compatible", "arm,psci-0.2").text("method", "smc")
+        })
+        .node("reserved-memory", |n| {
+            n.node("broken", |n| n.cells("reg", &[1]))
+        })
+        .pl011("serial@9040000", &[0, 0x904_0000, 0, 0x1000])
+        .chosen(|n| n.text("bootargs", "loglevel=8"));
+    let mut firmware = Firmware::new();
+    let error = read(&blob.finish(), &mut firmware).unwrap_err();
+    assert_eq!(error, FdtError::BadReservation);
+    assert_eq!(firmware.uart, Some(0x904_0000));
+    assert_eq!(firmware.psci, Some(Conduit::Smc));
+    assert_eq!(firmware.bootargs.as_str(), "loglevel=8");
+}
