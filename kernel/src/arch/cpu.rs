@@ -1,7 +1,7 @@
 //! What this CPU can do, from its ID registers, and how it idles.
 
 use aarch64_cpu::asm;
-use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, MIDR_EL1, Readable, SCTLR_EL1};
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, MIDR_EL1, Readable};
 use early_mmu::Geometry as _;
 
 use crate::mm::layout::Geometry;
@@ -56,11 +56,6 @@ pub fn pa_bits(ips: u64) -> u32 {
 /// The CPU's identity: implementer, variant, architecture, part, revision.
 pub fn midr() -> u64 {
     MIDR_EL1.get()
-}
-
-/// Whether stage 1 translation is on.
-pub fn mmu_is_on() -> bool {
-    SCTLR_EL1.is_set(SCTLR_EL1::M)
 }
 
 /// Sleeps for ever.

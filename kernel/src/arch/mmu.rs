@@ -8,11 +8,10 @@ use aarch64_cpu::registers::{
 };
 
 use early_mmu::{Geometry as _, MAIR_EL1, PhysAddr, TableMemory};
-use platform::range::PhysRange;
 
 use crate::mm::layout::{Geometry, IdentityGeometry, PAGE_SIZE, Table};
 
-use super::{cache, cpu, tlb};
+use super::tlb;
 
 /// What `enable_mmu.S` writes, in its order.
 #[repr(C)]
@@ -174,20 +173,6 @@ impl<G: early_mmu::Geometry<Table = Table>> TableMemory<G> for TableWindow {
         // SAFETY: new()'s caller vouches for every linked table; entries are
         // atomics, as the walker may read while the kernel writes.
         Some(unsafe { &*(self.virt(pa) as *const Table) })
-    }
-
-    fn publish(&self, _: PhysAddr, frame: Self::Frame) {
-        if !cpu::mmu_is_on() {
-            let start = frame.as_ptr().addr() as u64;
-            let range = PhysRange {
-                start,
-                end: start + PAGE_SIZE,
-            };
-            // SAFETY: the frame's lines were clean when it was taken, and it was
-            // written with the caches off: the walker, whose reads are cached,
-            // must not find it as it was before.
-            unsafe { cache::invalidate(range) };
-        }
     }
 
     fn before_link(&self) {

@@ -20,7 +20,7 @@ use crate::logger::{early_info, early_warn};
 use crate::mm::frames::{FrameRun, MemblockFrames, static_frames};
 use crate::mm::layout::{IdentityGeometry, PAGE_SIZE};
 use crate::mm::linear::{self, LinearMap};
-use crate::mm::{KernelTables, fixmap, heap, image};
+use crate::mm::{KernelTables, fixmap, for_each_table, heap, image};
 use crate::stage::{self, Stage};
 use crate::{console, fault, logger};
 
@@ -285,6 +285,20 @@ fn build_tables(boot: &mut BootInfo, options: &Options) {
     }
     boot.linear_frames = frames.count();
     boot.heap = heap::reserve(&mut boot.firmware.memblock, reach);
+
+    for_each_table(&tables, &mut |pa| {
+        // The walker, whose reads are cached, must not find a table as it was before.
+        // Now, as one is written to long after it was linked. Those of the identity
+        // map are in the image, which enable_mmu.S sees to.
+        // SAFETY: its lines were clean when the frame was taken, and everybody wrote
+        // it with the caches off.
+        unsafe {
+            cache::invalidate(PhysRange {
+                start: pa,
+                end: pa + PAGE_SIZE,
+            })
+        };
+    });
 }
 
 /// Maps each segment where the image is linked; the stack guards stay holes.
