@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154  # say.sh and setup share their variables with this
 # Debian and Ubuntu packages: which ones, may we install them, and the installing. Sourced by scripts/setup.
 
 may=        # answer of may_install, once known: 0 yes, 1 no

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154  # say.sh and setup share their variables with this
 # Which Rust builds what. Sourced by scripts/setup.
 #
 # Two jobs: the host's (boot tester, tests, formatting) and the bare-metal target's (the kernel). The second

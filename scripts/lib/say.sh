@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154  # setup sets $result
 # Talking to the person who waits: messages, and long steps with a heartbeat that Ctrl-C can stop.
 # Sourced by scripts/setup.
 
