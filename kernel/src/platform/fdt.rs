@@ -305,5 +305,15 @@ fn is_chosen(name: &[u8]) -> bool {
     name.split(|&byte| byte == b'@').next() == Some(b"chosen")
 }
 
-#[cfg(test)]
+/// Reads what may be a device tree and checks that what was read is sound.
+///
+/// # Panics
+/// If it is not.
+#[cfg(feature = "fuzz")]
+pub fn try_hostile(blob: &[u8]) {
+    tests::try_hostile(blob);
+}
+
+#[cfg(any(test, feature = "fuzz"))]
+#[cfg_attr(not(test), allow(dead_code, unused_imports))]
 mod tests;

@@ -14,5 +14,5 @@ pub mod memblock;
 pub mod range;
 pub mod xorshift;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 extern crate std;

@@ -39,6 +39,11 @@ fn ranges(of: &[(u64, u64)]) -> Vec<PhysRange> {
         .collect()
 }
 
+/// Whatever the bytes are: nothing panics, and what is read is sound.
+pub fn try_hostile(blob: &[u8]) {
+    mutants::try_mutant(blob);
+}
+
 #[test]
 fn qemu_virt() {
     let firmware = read_blob(VIRT).unwrap();

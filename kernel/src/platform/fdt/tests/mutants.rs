@@ -219,7 +219,7 @@ fn assert_wipe_is_sound(blob: &[u8]) {
 }
 
 /// Returns whether it was still a tree.
-fn try_mutant(blob: &[u8]) -> bool {
+pub fn try_mutant(blob: &[u8]) -> bool {
     let mut firmware = Firmware::new();
     let result = read(blob, &mut firmware);
     let lists = &firmware.memblock;
@@ -258,6 +258,20 @@ fn try_mutants_of(good: &[u8], count: usize, seed: u64) {
     }
     // Else they are too broken to reach what reads the tree.
     assert!(still_trees > count / 10, "{still_trees}");
+}
+
+/// What the fuzzer has found to be different (kernel/fuzz).
+#[test]
+fn the_corpus_of_the_fuzzer() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/device_tree");
+    let mut trees = 0;
+    for file in std::fs::read_dir(corpus).unwrap() {
+        let path = file.unwrap().path();
+        let blob = std::fs::read(&path).unwrap();
+        let result = std::panic::catch_unwind(|| try_mutant(&blob));
+        trees += usize::from(result.unwrap_or_else(|_| panic!("{}", path.display())));
+    }
+    assert!(trees > 10, "only {trees} of the corpus are trees");
 }
 
 #[test]
