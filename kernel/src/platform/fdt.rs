@@ -311,7 +311,7 @@ fn is_chosen(name: &[u8]) -> bool {
 /// If it is not.
 #[cfg(feature = "fuzz")]
 pub fn try_hostile(blob: &[u8]) {
-    tests::try_hostile(blob);
+    tests::mutants::try_mutant(blob);
 }
 
 #[cfg(any(test, feature = "fuzz"))]
