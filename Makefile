@@ -10,6 +10,8 @@
 #? make bisect     find the commit that broke the boot: GOOD=v0.1 BAD=HEAD
 #? make debug      boot halted, for gdb
 #? make bench      measure boots and page-table calls
+#? make fuzz       fuzz the page-table crate, SECONDS=60 for each target
+#? make mutants    put a thousand bugs into the page-table crate, one at a time; tests must see them (hours)
 #? make doc        API documentation, under target/doc
 #? make setup      find or install the tools (every target does so by itself)
 #? make clean      remove target/
@@ -25,7 +27,7 @@
 #?   SETUP=never                                   install and fetch nothing
 
 .DEFAULT_GOAL := help
-.PHONY: help setup image run demo test test-long smoke matrix bench torture faults debug bisect doc clean
+.PHONY: help setup image run demo test test-long smoke matrix bench fuzz mutants torture faults debug bisect doc clean
 
 # Settings reach the scripts through the environment: no shell takes APPEND apart, and a dollar in it is only
 # a dollar. Some systems (openSUSE) have a CPU in every environment, which means no QEMU model.
@@ -76,6 +78,12 @@ test: setup
 
 test-long: setup-all image
 	@scripts/test-long
+
+fuzz: setup
+	@scripts/fuzz $(SECONDS)
+
+mutants: setup
+	@scripts/mutants $(ARGS)
 
 doc: setup
 	@scripts/doc

@@ -11,7 +11,7 @@ use crate::descriptor::{Descriptor, Kind};
 use crate::edit::{Edit, Step, Survey};
 use crate::flush::{Flush, Stale};
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
-use crate::memory::{ReservedFrames, TableMemory};
+use crate::memory::{Budget, ReservedFrames, TableMemory};
 use crate::span::{
     Span, chunks_but, parts, parts_but, run_bytes, run_span, tables_below, wholly_covered,
 };
@@ -129,7 +129,7 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         span: Span,
         edit: &E,
         plan: &Plan,
-        frames: &mut Option<R>,
+        frames: &mut Budget<R>,
     ) where
         E: Edit<G>,
         R: ReservedFrames<Frame = M::Frame>,
@@ -225,7 +225,7 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         span: Span,
         edit: &E,
         all: bool,
-        frames: &mut Option<R>,
+        frames: &mut Budget<R>,
     ) where
         E: Edit<G>,
         R: ReservedFrames<Frame = M::Frame>,
@@ -266,7 +266,8 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
                     Ok(Step::Keep) => {}
                     Ok(Step::Write(new)) => store(entries, index, new),
                     Ok(Step::Build) => {
-                        if let Some(frames) = frames.as_mut() {
+                        let needed = tables_below::<G>(level, part, edit.first_leaf_level());
+                        if let Some(frames) = frames.spend(needed) {
                             let pa = self.build(level + 1, part, edit, frames);
                             self.memory.before_link();
                             store(entries, index, edit.link(pa));

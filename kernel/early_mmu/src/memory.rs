@@ -86,6 +86,38 @@ pub trait ReservedFrames {
     fn take(&mut self) -> (PhysAddr, Self::Frame);
 }
 
+/// The frames that one operation has reserved, and how many of them are not spent.
+///
+/// Counted once more, since in damaged tables one table can be linked in two places: what was planned
+/// for one of them may meet what was done in the other. More than was reserved is never taken.
+pub(crate) struct Budget<R> {
+    frames: Option<R>,
+    left: usize,
+}
+
+impl<R: ReservedFrames> Budget<R> {
+    /// Reserves `needed` frames, if any are.
+    pub(crate) fn reserve<'a, A>(alloc: &'a mut A, needed: usize) -> Result<Self, MapError>
+    where
+        A: TableAlloc<Reserved<'a> = R>,
+    {
+        let frames = match needed {
+            0 => None,
+            needed => Some(alloc.reserve(needed)?),
+        };
+        Ok(Self {
+            frames,
+            left: needed,
+        })
+    }
+
+    /// The frames, of which exactly `needed` are taken next.
+    pub(crate) fn spend(&mut self, needed: usize) -> Option<&mut R> {
+        self.left = self.left.checked_sub(needed)?;
+        self.frames.as_mut()
+    }
+}
+
 /// The policy that there is nothing to allocate from.
 ///
 /// The promise is in the type: its [`TableAlloc::Reserved`] has no values, so the code that builds

@@ -7,7 +7,7 @@ use crate::engine::{Engine, Plan};
 use crate::error::Argument;
 use crate::geometry::{Geometry, Level};
 use crate::live::BreakBeforeMake;
-use crate::memory::{NoAlloc, TableAlloc, TableMemory};
+use crate::memory::{Budget, NoAlloc, TableAlloc, TableMemory};
 use crate::span::Span;
 use crate::split::Cuts;
 use crate::{Descriptor, Flags, Flush, MapError, PhysAddr, Prot, TlbMaintenance, VirtAddr};
@@ -264,10 +264,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         let tables = self.plan_cuts(cuts, flags, &wanted, |level, va| {
             alloc.missing_table(level, va)
         })?;
-        let mut frames = match tables {
-            0 => None,
-            needed => Some(alloc.reserve(needed)?),
-        };
+        let mut frames = Budget::reserve(alloc, tables)?;
         Ok(self.cut(cuts, flags, wanted, &mut frames, live))
     }
 
@@ -313,10 +310,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         if plan.writes_nothing() {
             return Ok(Flush::NOTHING);
         }
-        let mut frames = match plan.tables {
-            0 => None,
-            needed => Some(alloc.reserve(needed)?),
-        };
+        let mut frames = Budget::reserve(alloc, plan.tables)?;
         self.engine()
             .write_from_root(self.root, span, edit, &plan, &mut frames);
         Ok(plan.flush::<G>(self.base))

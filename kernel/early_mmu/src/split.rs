@@ -8,7 +8,7 @@ use crate::engine::load;
 use crate::flush::{Flush, Stale};
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::live::BreakBeforeMake;
-use crate::memory::{ReservedFrames, TableMemory};
+use crate::memory::{Budget, ReservedFrames, TableMemory};
 use crate::span::{Span, run_bytes};
 use crate::{Flags, MapError, PageTable, PhysAddr, TlbMaintenance, VirtAddr};
 
@@ -28,9 +28,31 @@ impl Cuts {
         Self([span.ia, span.end])
     }
 
-    /// Whether one of them lies within the `bytes` from `ia` on, not at their beginning.
+    /// Those that lie within the `bytes` from `ia` on, not at their beginning.
+    fn inside(self, ia: u64, bytes: u64) -> impl Iterator<Item = u64> {
+        let inside = move |cut: &u64| ia < *cut && *cut - ia < bytes;
+        self.0.into_iter().filter(inside)
+    }
+
     fn any_inside(self, ia: u64, bytes: u64) -> bool {
-        self.0.iter().any(|cut| ia < *cut && *cut - ia < bytes)
+        self.inside(ia, bytes).next().is_some()
+    }
+
+    /// The number of tables that take the place of a block at `level`: one for each entry, down to the
+    /// pages, that a cut lies inside.
+    fn tables_for<G: Geometry>(self, level: Level, block: u64) -> usize {
+        let mut tables = 0;
+        for below in level..LAST_LEVEL {
+            let inside_entry = |cut: &u64| *cut & (G::entry_bytes(below) - 1) != 0;
+            let cuts = self
+                .inside(block, G::entry_bytes(level))
+                .filter(inside_entry);
+            let mut entries = cuts.map(|cut| cut >> G::entry_shift(below));
+            let (first, second) = (entries.next(), entries.next());
+            tables += usize::from(first.is_some());
+            tables += usize::from(second.is_some() && second != first);
+        }
+        tables
     }
 }
 
@@ -46,12 +68,13 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         permit: impl Fn(Level, VirtAddr) -> Result<(), MapError>,
     ) -> Result<usize, MapError> {
         let mut tables = 0;
-        let [start, end] = cuts.0;
+        let mut counted = None;
         for cut in cuts.0 {
             let Some(Found { level, old, .. }) = self.leaf_across(cut)? else {
                 continue;
             };
-            if !wanted(old) {
+            let bytes = G::entry_bytes(level);
+            if !wanted(old) || cut & (bytes - 1) == 0 {
                 continue;
             }
             let va = VirtAddr::new(self.base.as_u64() | cut);
@@ -60,20 +83,19 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
                     break;
                 }
                 permit(below + 1, va)?;
-                if flags.contains(Flags::NO_EXEC) && denies(NO_EXEC, old.bits()) {
-                    return Err(MapError::DeniedByTable {
-                        va,
-                        level: below,
-                        table: NO_EXEC,
-                    });
-                }
-                // A table that the first cut needs as well is counted once.
-                let shift = G::entry_shift(below);
-                let shared = cut == end
-                    && start >> shift == end >> shift
-                    && start & (G::entry_bytes(below) - 1) != 0;
-                tables += usize::from(!shared);
             }
+            if flags.contains(Flags::NO_EXEC) && denies(NO_EXEC, old.bits()) {
+                return Err(MapError::DeniedByTable {
+                    va,
+                    level,
+                    table: NO_EXEC,
+                });
+            }
+            let block = Some(cut & !(bytes - 1));
+            if block != counted {
+                tables += cuts.tables_for::<G>(level, cut & !(bytes - 1));
+            }
+            counted = block;
         }
         Ok(tables)
     }
@@ -84,7 +106,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         cuts: Cuts,
         flags: Flags,
         wanted: impl Fn(Descriptor) -> bool,
-        frames: &mut Option<R>,
+        frames: &mut Budget<R>,
         live: BreakBeforeMake<'_, T>,
     ) -> Flush
     where
@@ -118,7 +140,8 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
             if cut & (bytes - 1) == 0 {
                 continue;
             }
-            let (Some(frames), block) = (frames.as_mut(), cut & !(bytes - 1)) else {
+            let block = cut & !(bytes - 1);
+            let Some(frames) = frames.spend(cuts.tables_for::<G>(level, block)) else {
                 continue;
             };
             let leaf = Leaf {

@@ -1,16 +1,25 @@
-//! Random sequences of all operations, against the naive model and the independent walker.
+//! Random sequences of all operations, against the naive model and the independent walker. What fails is
+//! shrunk to the shortest sequence of the smallest requests that does.
+//!
+//! `EARLY_MMU_OPERATIONS=10000000` in the environment asks for so many operations in all; `make test-long`
+//! does.
 
 mod support;
 
+use std::cell::Cell;
+use std::env;
+use std::io::Write;
+
 use early_mmu::{
-    BbmLevel, Geometry, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K,
-    Granule64KLpa, MemType, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, PROT_DEVICE_nGnRE, Prot,
-    VaRange,
+    BbmLevel, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Granule64KLpa,
+    MemType, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, PROT_DEVICE_nGnRE, Prot, VaRange,
 };
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use support::geometries::{SmallLpa2, SmallLpa64};
 use support::model::{Frames, Layout, Request, Shape};
 use support::run::{Op, Run, shape};
+use support::walkers::Cpu;
 use support::{G48, Memory, Small, TestGeometry, Tiny};
 
 fn prots() -> impl Strategy<Value = Prot> {
@@ -113,25 +122,86 @@ fn ops(shape: Shape, pages: u64, longest: u64) -> impl Strategy<Value = Op> {
     ]
 }
 
-/// All pages of a small geometry are compared after every step.
-fn run_whole<G: TestGeometry>(range: VaRange, sequence: Vec<Op>) {
+/// How much of it there is.
+#[derive(Clone, Copy)]
+struct Amount {
+    /// Sequences in `make test`.
+    sequences: u32,
+    /// Operations of a sequence, at most.
+    longest: usize,
+    /// Its part of all the operations asked for in the environment, in millionths.
+    share: u64,
+}
+
+impl Amount {
+    fn sequences(self) -> u32 {
+        let Some(all) = env::var_os("EARLY_MMU_OPERATIONS") else {
+            return self.sequences;
+        };
+        let all: u64 = all
+            .to_str()
+            .and_then(|all| all.parse().ok())
+            .expect("a number");
+        let mean = (self.longest as u64).div_ceil(2);
+        u32::try_from(all * self.share / 1_000_000 / mean + 1).expect("fewer")
+    }
+}
+
+/// Runs random sequences in one half of the address space or the other, and says how many operations
+/// those were.
+fn explore(name: &str, amount: Amount, ops: BoxedStrategy<Op>, run: &dyn Fn(VaRange, &[Op])) {
+    let cases = amount.sequences();
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let sequences = prop::collection::vec(ops, 1..amount.longest);
+    let count = Cell::new(0);
+    let result = TestRunner::new(config).run(&(any::<bool>(), sequences), |(upper, sequence)| {
+        count.set(count.get() + sequence.len());
+        let range = if upper {
+            VaRange::Upper
+        } else {
+            VaRange::Lower
+        };
+        run(range, &sequence);
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+    // Past the capture of output: scripts/test-long adds them up.
+    let _ = writeln!(
+        std::io::stderr(),
+        "random: {name}: {cases} sequences, {} operations",
+        count.get()
+    );
+}
+
+/// Live tables, all pages of which are looked at after every step.
+fn run_live<G: TestGeometry>(range: VaRange, sequence: &[Op]) {
     let memory = Memory::<G>::new(1024);
     let pages = 1 << (G::VA_BITS - G::GRANULE_SHIFT);
     let mut run = Run::new(&memory, range, pages);
-    for op in sequence {
-        run.step(op);
+    for (op, ranges) in sequence.iter().zip([true, false].into_iter().cycle()) {
+        let level = op.bbm().unwrap_or_default();
+        memory.watch(range, pages, Cpu { level, ranges });
+        run.step(*op);
         (0..pages).for_each(|page| run.compare(page));
         run.compare_regions();
     }
 }
 
-/// The first pages of a large geometry; compared at the edges of each step and here and there.
-fn run_large<G: TestGeometry>(range: VaRange, pages: u64, sequence: Vec<Op>) {
+/// The first pages of any geometry; compared at the edges of each step and here and there, and all of a
+/// small one at the end.
+fn run_some<G: TestGeometry>(pages: u64, range: VaRange, sequence: &[Op]) {
     let memory = Memory::<G>::new(4096);
     let mut run = Run::new(&memory, range, pages);
     let entries = shape::<G>().entries;
+    let few = (pages / 128).max(9).next_power_of_two() + 1;
     for op in sequence {
-        run.step(op);
+        run.step(*op);
         let at = op.at();
         let end = at.first + at.count;
         for edge in [
@@ -145,88 +215,93 @@ fn run_large<G: TestGeometry>(range: VaRange, pages: u64, sequence: Vec<Op>) {
                 run.compare(page);
             }
         }
-        (0..pages).step_by(9973).for_each(|page| run.compare(page));
+        (0..pages)
+            .step_by(few as usize)
+            .for_each(|page| run.compare(page));
         run.compare_regions();
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn small_tables_agree_with_the_model(
-        upper: bool,
-        sequence in prop::collection::vec(ops(shape::<Small>(), 4096, 1024), 1..12),
-    ) {
-        run_whole::<Small>(if upper { VaRange::Upper } else { VaRange::Lower }, sequence);
-    }
-
-    #[test]
-    fn addresses_of_52_bits_agree_with_the_model(
-        upper: bool,
-        of_4k in prop::collection::vec(ops(shape::<SmallLpa2>(), 1024, 1024), 1..12),
-        of_64k in prop::collection::vec(ops(shape::<SmallLpa64>(), 512, 512), 1..12),
-    ) {
-        let range = if upper { VaRange::Upper } else { VaRange::Lower };
-        run_whole::<SmallLpa2>(range, of_4k);
-        run_whole::<SmallLpa64>(range, of_64k);
-    }
-
-    #[test]
-    fn tiny_tables_agree_with_the_model(
-        sequence in prop::collection::vec(ops(shape::<Tiny>(), 16, 16), 1..16),
-    ) {
-        run_whole::<Tiny>(VaRange::Upper, sequence);
+    if pages <= 4096 {
+        (0..pages).for_each(|page| run.compare(page));
     }
 }
 
-const LARGE: u64 = 5 << 18;
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// 5 GiB of the 4 KiB granule, requests up to 3 GiB.
-    #[test]
-    fn large_tables_agree_with_the_model(
-        upper: bool,
-        sequence in prop::collection::vec(ops(shape::<G48>(), LARGE, 3 << 18), 1..8),
-    ) {
-        run_large::<G48>(if upper { VaRange::Upper } else { VaRange::Lower }, LARGE, sequence);
-    }
-
-    /// The same tables, requests up to 8 MiB.
-    #[test]
-    fn large_tables_agree_on_small_requests(
-        sequence in prop::collection::vec(ops(shape::<G48>(), 4096, 2048), 1..16),
-    ) {
-        run_large::<G48>(VaRange::Upper, 4096, sequence);
-    }
+/// Requests of up to `longest` pages in the first `pages` of a geometry.
+fn explore_some<G: TestGeometry>(name: &str, amount: Amount, pages: u64, longest: u64) {
+    let ops = ops(shape::<G>(), pages, longest).boxed();
+    explore(name, amount, ops, &|range, sequence| {
+        run_some::<G>(pages, range, sequence);
+    });
 }
 
-/// A random sequence on the first level-2 blocks of each granule and size of address.
+#[test]
+fn tiny_live_tables_agree_with_the_model() {
+    let amount = Amount {
+        sequences: 256,
+        longest: 24,
+        share: 500_000,
+    };
+    let ops = ops(shape::<Tiny>(), 16, 16).boxed();
+    explore("tiny", amount, ops, &run_live::<Tiny>);
+}
+
+const SMALL: Amount = Amount {
+    sequences: 128,
+    longest: 16,
+    share: 160_000,
+};
+
+#[test]
+fn small_tables_agree_with_the_model() {
+    explore_some::<Small>("small", SMALL, 4096, 1024);
+}
+
+#[test]
+fn addresses_of_52_bits_agree_with_the_model() {
+    explore_some::<SmallLpa2>("small, LPA2", SMALL, 1024, 1024);
+    explore_some::<SmallLpa64>("small, LPA of 64K", SMALL, 512, 512);
+}
+
+/// 5 GiB of the 4 KiB granule, requests up to 3 GiB.
+#[test]
+fn large_tables_agree_with_the_model() {
+    let amount = Amount {
+        sequences: 5,
+        longest: 8,
+        share: 100,
+    };
+    explore_some::<G48>("large", amount, 5 << 18, 3 << 18);
+}
+
+/// The same tables, requests up to 8 MiB.
+#[test]
+fn large_tables_agree_on_small_requests() {
+    let amount = Amount {
+        sequences: 12,
+        longest: 16,
+        share: 10_000,
+    };
+    explore_some::<G48>("large, small requests", amount, 4096, 2048);
+}
+
+/// The first blocks of level 2 of each granule and size of address.
+fn explore_geometry<G: TestGeometry>(name: &str) {
+    let amount = Amount {
+        sequences: 2,
+        longest: 8,
+        share: 500,
+    };
+    let pages = 3 << G::INDEX_BITS;
+    explore_some::<G>(name, amount, pages, pages);
+}
+
 macro_rules! each_geometry {
     ($($name:ident: $geometry:ty;)*) => {
-        proptest! {
-            #![proptest_config(ProptestConfig { cases: 2, failure_persistence: None, ..ProptestConfig::default() })]
-
-            $(
-                #[test]
-                fn $name(
-                    upper: bool,
-                    sequence in prop::collection::vec(
-                        ops(
-                            shape::<$geometry>(),
-                            3 << <$geometry as Geometry>::INDEX_BITS,
-                            3 << <$geometry as Geometry>::INDEX_BITS,
-                        ),
-                        1..8,
-                    ),
-                ) {
-                    let range = if upper { VaRange::Upper } else { VaRange::Lower };
-                    run_large::<$geometry>(range, 3 << <$geometry as Geometry>::INDEX_BITS, sequence);
-                }
-            )*
-        }
+        $(
+            #[test]
+            fn $name() {
+                explore_geometry::<$geometry>(stringify!($name));
+            }
+        )*
     };
 }
 

@@ -1,6 +1,44 @@
-//! Bugs of others, by name. Some are tested where they belong: see `truth_table` (9ed2b4616d4e),
-//! `blocks` (90268574a3e8), `remap` (05c5c31e9d8d, 895a37028a48, and the peers' skipped and aliased
-//! ranges), `refusals` (sizes of zero, damaged tables).
+//! Bugs of others, by name: each test fails when the bug is put in.
+//!
+//! Linux, arm64:
+//!
+//! | commit | what it was | here |
+//! |---|---|---|
+//! | 9ed2b4616d4e | allocator asserted at entry | `truth_table` |
+//! | ab9b4008092c | guard of the address range wrong | `linux_va_range_guard_holds_on_both_sides` |
+//! | 90268574a3e8 | exclusive end taken as inclusive | `blocks::nothing_is_mapped_on_either_side` |
+//! | ecc54006f158 | a table not cleared | `linux_dirt_in_a_frame_is_never_an_entry` |
+//! | 363cd2b81cfd | tables built from a flag in .bss before it was cleared | cannot be: the crate has no variables |
+//! | bf25266f8382 | block at a forbidden level | `linux_no_block_at_a_level_that_has_none` |
+//! | 2b1283e1ea9b | physical address range read before it was known | `linux_a_range_of_no_physical_addresses_maps_nothing` |
+//! | 414c109bdf49 | blocks mapped what lies beside | `linux_pages_only_where_asked` |
+//! | 348a65cdcbbf | Contiguous set on live entries | `linux_a_live_entry_gets_no_hint` |
+//! | 8dd640d9233d, a64293e993f6 | a change that was refused dropped | `linux_an_unsafe_change_of_a_block_is_not_dropped_silently`, `blocks::an_existing_table_is_never_replaced_by_a_block` |
+//! | 05c5c31e9d8d, ecda73ae92cb | Contiguous entries written again; set beside live ones | `remap::a_contiguous_run_may_be_mapped_again_as_it_is`, `contiguous::a_run_with_one_live_page_gets_no_hint` |
+//! | 36ca7f4be809 | an empty bank ended the loop over banks | cannot be: no loop over banks; a size of 0 is an error, `arguments::size_zero_installs_nothing` |
+//! | 895a37028a48 | software bits called unsafe | `remap::software_bits_and_dbm_may_change_live` |
+//! | 15bfba1ad77f | an invalid block overlooked | `linux_an_invalid_block_is_a_hole_and_can_be_mapped_again` |
+//! | ce2b3a50ad92, 61d2d1808b20 | locks in atomic context | cannot be: no locks; frames are reserved once and before the first write, `truth_table::allocator_and_table_missing_takes_exactly_what_is_missing` |
+//! | ca88ecdce5f5 | detection of HCR_EL2.E2H | cannot be: no system registers |
+//!
+//! Published page-table code:
+//!
+//! | crate | what it does | here |
+//! |---|---|---|
+//! | patina_paging | skips a block that is there, and does not advance the physical address | `remap::an_overlap_continues_at_the_right_physical_address` |
+//! | patina_paging | ignores that a part of a block is mapped elsewhere | `refusals::mapped_elsewhere` |
+//! | patina_paging | protecting pages makes a block of them, and loses the tables | `peer_protecting_pages_keeps_them_pages` |
+//! | page_table_multiarch | protecting a page changes its whole block, then panics | `peer_a_page_of_a_block_does_not_speak_for_the_block` |
+//! | page_table_multiarch | unmapping a page drops its whole block, then panics | `parts::unmapping_a_part_of_a_block_is_refused_until_it_is_split` |
+//! | page_table_multiarch | a partial map stays when frames run out | `peer_out_of_frames_leaves_nothing_behind` |
+//! | page_table_multiarch | takes an address that is not aligned to the block | `peer_a_block_is_aligned_in_both_address_spaces` |
+//! | page-table-generic | unmapping a page unmaps its block | `parts::unmapping_a_part_of_a_block_is_refused_until_it_is_split` |
+//! | aarch64-paging | changes one live entry of a contiguous run | `contiguous::a_part_of_a_run_does_not_change` |
+//! | aarch64-paging | panics on a region of nothing at 0 | `peer_nothing_at_zero_is_an_error` |
+//! | rmm, aarch64-paging | operand of TLBI not masked | `flush::changed_pages_are_invalidated_one_by_one_with_masked_operands` |
+//! | hermit | contiguous runs misaligned | `contiguous::pages_in_runs_of_sixteen` |
+//! | tgoskits | no barrier before the link; tables freed before the flush | `live::no_operation_leaves_or_meets_anything_stale` |
+//! | asterinas | a split with the wrong stride | `parts::a_part_of_a_block_gets_rights_of_its_own` |
 
 use crate::support;
 use crate::support::{GIB, KIB, MIB, Memory, UPPER, frames, map, mapping, pa, refused, upper, va};
@@ -112,6 +150,59 @@ fn linux_an_invalid_block_is_a_hole_and_can_be_mapped_again() {
         .create_mapping_noalloc(block, Flags::NONE)
         .expect("free");
     assert_eq!(memory.peek(table, 0), descriptor);
+}
+
+/// ecc54006f158 "Clear the initial ID map correctly before remapping": nothing was cleared.
+#[test]
+fn linux_dirt_in_a_frame_is_never_an_entry() {
+    let memory = Memory::<support::G48>::new(8);
+    let mut tables = upper(&memory);
+    let page = mapping(UPPER + 5 * GIB, GIB, 4 * KIB, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut frames(1, 3), page, Flags::NONE);
+    let entries: Vec<_> = memory.snapshot().entries().collect();
+    assert_eq!(entries.len(), 4 * 512);
+    assert_eq!(
+        entries.iter().filter(|(_, _, entry)| *entry != 0).count(),
+        4
+    );
+}
+
+/// 2b1283e1ea9b "Fix Boot panic on Ampere Altra": `PARange` read as 0 before it was set up.
+#[test]
+fn linux_a_range_of_no_physical_addresses_maps_nothing() {
+    let memory = Memory::<support::G48>::new(8);
+    for bits in [0, 32] {
+        let mut tables = upper(&memory).with_output_bits(bits);
+        let high = mapping(UPPER, (1 << 32) - 4 * KIB, 8 * KIB, PAGE_KERNEL);
+        let error = refused(&mut tables, |t| {
+            t.create_mapping(high, Flags::NONE, &mut frames(1, 7))
+        });
+        assert_eq!(
+            error,
+            MapError::OutputAddressTooWide {
+                pa: pa((1 << 32) + 4 * KIB - 1)
+            }
+        );
+    }
+}
+
+/// 348a65cdcbbf, reverted by 667c27597ca8: the Contiguous bit went on live mappings without a break.
+#[test]
+fn linux_a_live_entry_gets_no_hint() {
+    let memory = Memory::<support::G48>::new(8);
+    let mut tables = upper(&memory);
+    let pages = mapping(UPPER, GIB, 64 * KIB, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut frames(1, 7), pages, Flags::NO_CONT);
+    let read_only = Mapping {
+        prot: PAGE_KERNEL_RO,
+        ..pages
+    };
+    for again in [pages, read_only] {
+        let _ = tables
+            .create_mapping_noalloc(again, Flags::NONE)
+            .expect("the tables are there");
+        assert!(tables.regions().all(|r| !r.attributes.is_contiguous()));
+    }
 }
 
 /// A public port of `pgattr_change_is_safe` had its validity test inverted: nearly all passed.

@@ -319,10 +319,10 @@ impl Model {
         {
             let size = self.shape.pages(level - 1);
             for number in request.first / size..=(end - 1) / size {
-                let pages = number * size..(number + 1) * size;
+                let pages = number * size..((number + 1) * size).min(self.pages.len() as u64);
                 let mapped = pages
                     .clone()
-                    .any(|page| next.pages.get(page as usize).is_some_and(Option::is_some));
+                    .any(|page| next.pages[page as usize].is_some());
                 let inner = |&(l, n): &(i32, u64)| {
                     l == level + 1 && pages.contains(&(n * self.shape.pages(level)))
                 };
