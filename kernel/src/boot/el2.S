@@ -103,6 +103,14 @@ refuse_base:
 	b	park
 .size refuse_base, . - refuse_base
 
+// What follows writes past the caches, and would read what they hold.
+.type refuse_mmu_on, %function
+refuse_mmu_on:
+	adr_l	x0, mmu_on_message
+	bl	early_puts
+	b	park
+.size refuse_mmu_on, . - refuse_mmu_on
+
 // A CPU that is not the first, with no device tree. At EL3 it is one of many
 // that QEMU's ELF loader starts, and the first one says what is wrong.
 .type refuse_secondary, %function
@@ -123,6 +131,8 @@ el3_message:
 	.asciz	"boot: FAIL\n"
 base_message:
 	.asciz	"boot: the image is not at a multiple of 2 MiB\nboot: FAIL\n"
+mmu_on_message:
+	.asciz	"boot: entered with the MMU on, and the boot protocol wants it off\nboot: FAIL\n"
 secondary_message:
 	.asciz	"boot: entered on a CPU other than 0, and x0 holds no device tree\nboot: FAIL\n"
 .balign 4

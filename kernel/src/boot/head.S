@@ -44,8 +44,12 @@ primary_entry:
 	cmp	x19, #(2 << 2)
 	b.hi	refuse_el3
 	b.ne	6f
-	bl	el2_to_el1
+	mrs	x1, sctlr_el2
+	tbnz	x1, #0, refuse_mmu_on
+	bl	el2_to_el1		// leaves SCTLR_EL1.M clear
 6:
+	mrs	x1, sctlr_el1
+	tbnz	x1, #0, refuse_mmu_on
 	msr	spsel, #1		// the loader may have used SP_EL0
 	mov_q	x1, SCTLR_EL1_MMU_OFF
 	msr	sctlr_el1, x1

@@ -65,6 +65,7 @@ impl CommandLine {
                 break;
             }
         }
+        copy.len = copy.as_str().trim_ascii_end().len();
         copy
     }
 
@@ -380,6 +381,22 @@ mod tests {
         fn fault(&self) -> Option<Fault<'_>> {
             self.options.fault(&self.line)
         }
+    }
+
+    #[test]
+    fn a_line_of_utf_16_is_the_same_line() {
+        let of = |text: &str| CommandLine::from_utf16(text.encode_utf16());
+        let options = "loglevel=4 fault=PANIC@heap";
+        assert_eq!(of(options).as_str(), options);
+        assert_eq!(of("nokaslr \n").as_str(), "nokaslr");
+        assert_eq!(of("ü=\u{1f980}\0x").as_str(), "ü=\u{1f980}");
+        // Half of a pair, and what would steer a terminal.
+        let broken = [0x61, 0xd83e, 0x62, 0x1b, 0xdd80, 0x63];
+        let line = CommandLine::from_utf16(broken.into_iter());
+        assert_eq!(line.as_str(), "a?b??c");
+        let long = of(&"word ".repeat(COMMAND_LINE_SIZE));
+        assert!(long.is_cut() && long.as_str().ends_with("word"));
+        assert_eq!(of("").as_str(), "");
     }
 
     #[test]

@@ -122,6 +122,11 @@ fn a_fault_is_found_behind_each_loader() {
                 let json = boot(&["--loader", name, "--append", &append]);
                 let found = [&json["verdict"], &json["stage"]];
                 assert_eq!(found, [verdict, stage], "{name} {append}: {json:#}");
+                if name == "uefi" {
+                    // Not only the device tree has it.
+                    let told = format!("command line {:?}", append.trim_end());
+                    assert!(console(&json).contains(&told), "{json:#}");
+                }
                 let found = json["symbol"].as_str().unwrap_or_default();
                 assert!(found.starts_with(symbol), "{name} {append}: {json:#}");
             }

@@ -91,7 +91,8 @@ fn prepare(services: &mut Services) -> Result<(u64, u64), Failure> {
         .map_err(|status| Failure::Refused("the loaded image protocol", status))?;
     // What follows starts on a line of its own, wherever the firmware left the cursor.
     services.print(format_args!(
-        "boot: UEFI: image to {image_pa:#x}, device tree at {fdt_pa:#x}\n"
+        "boot: UEFI: image to {image_pa:#x}, device tree at {fdt_pa:#x}, command line {:?}\n",
+        bootargs.as_str()
     ));
 
     let ram = exit_boot_services(services)?;
