@@ -28,7 +28,7 @@ fn any_order<G: TestGeometry>(level: BbmLevel, seed: u64, steps: usize) {
     let memory = Memory::<G>::new(6000);
     let mut used = 1;
     let mut tables = upper::<G>(&memory);
-    let ranges = seed % 2 == 0;
+    let ranges = seed.is_multiple_of(2);
     memory.watch(VaRange::Upper, PAGES, Cpu { level, ranges });
     let live = BreakBeforeMake::new(&memory, level);
     let mut numbers = Numbers(seed);

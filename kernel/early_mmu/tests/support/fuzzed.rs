@@ -136,7 +136,10 @@ pub fn hostile(data: &[u8]) {
         let entry = match entry[0] & 3 {
             0 => 0,
             // Leads to a table, or just behind the last.
-            1 | 2 => bits & 0x7ff0_0000_0000_0ffc | memory.root().as_u64() + (slot << 12) | 0b11,
+            1 | 2 => {
+                let table = memory.root().as_u64() + (slot << 12);
+                bits & 0x7ff0_0000_0000_0ffc | table | 0b11
+            }
             _ => bits,
         };
         let table = memory.root().checked_add((at as u64 / 4) << 12);

@@ -425,12 +425,9 @@ impl<G: TestGeometry> Walkers<G> {
             std::mem::take(&mut self.ways),
         );
         self.walk_all(memory);
-        for page in 0..self.pages as usize {
-            self.rule(leaves[page] == self.leaves[page], || {
-                format!(
-                    "page {page}: a TLB may have {:x?}, the tables say {:x?}",
-                    leaves[page], self.leaves[page]
-                )
+        for (page, (cached, now)) in leaves.iter().zip(&self.leaves).enumerate() {
+            self.rule(cached == now, || {
+                format!("page {page}: a TLB may have {cached:x?}, the tables say {now:x?}")
             });
         }
         let stale = ways.iter().find(|way| !self.ways.contains(way));
