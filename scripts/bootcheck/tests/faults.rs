@@ -8,7 +8,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
@@ -351,6 +351,34 @@ fn busy_machine() {
         is_over.store(true, Ordering::Relaxed);
         result.unwrap_or_else(|complaints| std::panic::resume_unwind(complaints));
     });
+}
+
+/// A kernel built by another compiler fails in the same way: `OTHER_KERNEL` names its Image.
+#[test]
+#[ignore = "needs the kernel twice, see scripts/test-long"]
+fn another_build_has_the_same_fingerprints() {
+    let other =
+        PathBuf::from(std::env::var_os("OTHER_KERNEL").expect("OTHER_KERNEL names an Image"));
+    let images = [kernel(), other];
+    let code = images.clone().map(|image| std::fs::read(image).unwrap());
+    assert_ne!(code[0], code[1], "this is the same build");
+    let sources = images
+        .clone()
+        .map(|image| Source::new(image.with_file_name("kernel.elf")));
+    let mut by_fingerprint = BTreeMap::<String, BTreeSet<String>>::new();
+    // One stage says enough: what differs is the code that the compilers made.
+    for cell in cells().0.iter().filter(|cell| cell.stage == "heap") {
+        let prints =
+            [0, 1].map(|build| report(cell, &images[build], &sources[build], "").fingerprint);
+        assert_eq!(prints[0], prints[1], "{}", cell.name);
+        if let Some(print) = &prints[0] {
+            let names = by_fingerprint.entry(print.clone()).or_default();
+            names.insert(cell.name.clone());
+        }
+    }
+    // Those that jump to the same kind of nowhere from the same place are the same failure.
+    println!("{by_fingerprint:#?}");
+    assert!(by_fingerprint.len() >= 18, "{by_fingerprint:#?}");
 }
 
 /// A kernel with a granule that the CPU lacks says so before it uses it, in its log or without one.

@@ -21,7 +21,16 @@ pub fn is_library_function(name: &str) -> bool {
         "__rustc::",
         "__rust_",
     ];
-    own.iter().any(|start| name.starts_with(start)) || name == "rust_begin_unwind"
+    // What the compiler calls without being asked, under the names of C, has no module.
+    let called_by_compiler = [
+        "memcpy",
+        "memmove",
+        "memset",
+        "memcmp",
+        "bcmp",
+        "rust_begin_unwind",
+    ];
+    own.iter().any(|start| name.starts_with(start)) || called_by_compiler.contains(&&*name)
 }
 
 /// Where the compiler's own libraries are, under some `library/`.
