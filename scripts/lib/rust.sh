@@ -7,7 +7,8 @@
 # source that belongs to that very compiler (-Zbuild-std; rustup's rust-src, or Debian's packages).
 #
 # Results: HOST_BIN and BARE_BIN (directories with cargo, rustc, rustdoc ...), BARE_MODE (target or build-std),
-# BARE_LINKER (empty: rustc finds its own), ASKED (the question they answer). `instead`: what would do in place of the Rust packages.
+# BARE_LINKER (empty: rustc finds its own), ASKED (the question they answer). `instead`: what would do in place of
+# the Rust packages.
 
 TARGET=aarch64-unknown-none-softfloat
 MINIMUM=$(sed -n 's/^rust-version = "1\.\([0-9]*\).*/\1/p' "$root/Cargo.toml")

@@ -67,8 +67,9 @@ pub fn execute(flush: Flush) {
 
 /// Forgets every EL1 translation on this CPU, after system registers changed.
 pub fn flush_all_local() {
-    // SAFETY: forgetting translations only makes them be walked again. The DSB waits for the TLBI, the ISB keeps what follows
-    // from using a translation fetched before it.
+    // SAFETY: forgetting translations only makes them be walked again. The DSB
+    // waits for the TLBI, the ISB keeps what follows from using a translation
+    // fetched before it.
     unsafe {
         asm!(
             "tlbi vmalle1",

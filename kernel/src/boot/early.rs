@@ -218,6 +218,9 @@ fn check_cpu() -> u64 {
 /// Notes what is in use already.
 fn reserve(boot: &mut BootInfo) {
     let image = image::phys(boot.image_pa);
+    if let Some(conflict) = boot.firmware.initrd_conflict(image, boot.fdt) {
+        early_warn!("the initrd {conflict}");
+    }
     let memblock = &mut boot.firmware.memblock;
     if !memblock.mappable(1).any(|part| part.contains(image)) {
         panic!("the kernel image at {image} is not in RAM that the device tree lets it use");

@@ -37,11 +37,11 @@ el2_to_el1:
 	tbnz	x3, #34, 1f
 	msr	sctlr_el1, x2
 	mov	x2, #3			// CNTHCTL_EL2: EL1PCTEN, EL1PCEN
-	mov	x1, #0x33ff		// CPTR_EL2: RES1 bits, no trap
+	mov	x1, #0x33ff		// CPTR_EL2: RES1 bits; traps SVE and SME
 	b	2f
 1:	msr	S3_5_C1_C0_0, x2	// SCTLR_EL12
 	mov	x2, #(3 << 10)
-	mov	x1, #(3 << 20)		// CPTR_EL2.FPEN
+	mov	x1, #(3 << 20)		// CPTR_EL2.FPEN; the same traps
 2:	msr	cnthctl_el2, x2
 	msr	cptr_el2, x1
 	msr	cntvoff_el2, xzr

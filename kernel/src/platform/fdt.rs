@@ -72,6 +72,23 @@ impl Firmware {
     }
 }
 
+impl Firmware {
+    /// What is wrong with the place of the initial RAM disk, if anything is: loaders
+    /// that do not know how large a kernel is once it runs put it behind the file.
+    pub fn initrd_conflict(&self, image: PhysRange, fdt: PhysRange) -> Option<&'static str> {
+        let initrd = self.initrd?;
+        if initrd.intersect(image).is_some() {
+            Some("overlaps the kernel image")
+        } else if initrd.intersect(fdt).is_some() {
+            Some("overlaps the device tree")
+        } else if !self.memblock.mappable(1).any(|part| part.contains(initrd)) {
+            Some("is not in RAM that may be used")
+        } else {
+            None
+        }
+    }
+}
+
 impl Default for Firmware {
     fn default() -> Self {
         Self::new()

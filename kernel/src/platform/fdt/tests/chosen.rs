@@ -128,3 +128,33 @@ fn seeds_of_another_blob_are_not_wiped() {
     assert_eq!(wipe_seeds(&mut short, &seeds), None);
     assert_eq!(short, VIRT[..100]);
 }
+
+/// RAM is 128 MiB at 1 GiB; the image has 1 MiB at 2 MiB, the tree 4 KiB at 64 MiB.
+#[test]
+fn an_initrd_that_cannot_be_where_it_is_said_to_be_is_told() {
+    let [image, fdt] = [(0x4020_0000, 0x4030_0000), (0x4400_0000, 0x4400_1000)]
+        .map(|(start, end)| PhysRange { start, end });
+    let conflict = |start: u32, end: u32| {
+        let firmware = good(Blob::with_memory().chosen(|n| {
+            n.cells("linux,initrd-start", &[start])
+                .cells("linux,initrd-end", &[end])
+        }));
+        firmware.initrd_conflict(image, fdt)
+    };
+    assert_eq!(good(Blob::with_memory()).initrd_conflict(image, fdt), None);
+    for (start, end, word) in [
+        (0x4030_0000, 0x4400_0000, None),
+        (0x4400_1000, 0x4800_0000, None),
+        (0x402f_ffff, 0x4100_0000, Some("image")),
+        (0x43ff_0000, 0x4400_0001, Some("device tree")),
+        (0x47ff_0000, 0x4800_0001, Some("RAM")),
+        (0x3fff_ffff, 0x4000_1000, Some("RAM")),
+    ] {
+        let told = conflict(start, end);
+        let as_expected = match (told, word) {
+            (Some(told), Some(word)) => told.contains(word),
+            (told, word) => told.is_none() && word.is_none(),
+        };
+        assert!(as_expected, "{start:#x}-{end:#x}: {told:?}, not {word:?}");
+    }
+}
