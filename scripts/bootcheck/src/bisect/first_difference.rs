@@ -2,7 +2,8 @@
 //! which it first does.
 //!
 //! QEMU logs each block of instructions when it is first translated (`-d in_asm`), which is when it
-//! is first executed; the guest has no say in it.
+//! is first executed; the guest has no say in it. What the compiler has inlined differs between two
+//! builds, so what counts is which functions of the source a boot executes at all.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -21,25 +22,22 @@ const MOST_BYTES: u64 = 64 << 20;
 /// Where two boots part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FirstDifference {
-    /// The function that both have executed last.
+    /// What the bad boot executed last that the good one executes as well.
     pub after: Option<String>,
-    /// What the good boot executes next that is new to it.
+    /// What the good boot executes after that and the bad one never does.
     pub good: Option<String>,
-    /// What the bad boot executes next.
+    /// What the bad boot executes after that and the good one never does.
     pub bad: Option<String>,
 }
 
 impl FirstDifference {
-    /// `after map_fdt, good: switch_mm, bad: panic_fmt`
+    /// `after map_fdt the good boot goes on to map_console, the bad one to panic_fmt`
     #[must_use]
     pub fn shown(&self) -> String {
         let name = |function: &Option<String>| function.clone().unwrap_or("nothing new".into());
         let after = self.after.as_deref().unwrap_or("the start");
-        format!(
-            "after {after}, good: {}, bad: {}",
-            name(&self.good),
-            name(&self.bad)
-        )
+        let (good, bad) = (name(&self.good), name(&self.bad));
+        format!("after {after} the good boot goes on to {good}, the bad one to {bad}")
     }
 }
 
@@ -58,17 +56,21 @@ pub fn find(lab: &Lab, good: &str, bad: &str) -> anyhow::Result<Option<FirstDiff
 }
 
 fn compare(good: &[String], bad: &[String]) -> Option<FirstDifference> {
-    let same = good
-        .iter()
-        .zip(bad)
-        .take_while(|(good, bad)| good == bad)
-        .count();
+    let (good_set, bad_set): (HashSet<_>, HashSet<_>) =
+        (good.iter().collect(), bad.iter().collect());
+    let parting = bad.iter().position(|name| !good_set.contains(name));
+    let after = parting
+        .unwrap_or(bad.len())
+        .checked_sub(1)
+        .map(|last| &bad[last]);
+    let from = after.and_then(|after| good.iter().position(|name| name == after));
+    let rest = &good[from.map_or(0, |from| from + 1)..];
     let difference = FirstDifference {
-        after: same.checked_sub(1).map(|last| good[last].clone()),
-        good: good.get(same).cloned(),
-        bad: bad.get(same).cloned(),
+        after: after.cloned(),
+        good: rest.iter().find(|name| !bad_set.contains(name)).cloned(),
+        bad: parting.map(|at| bad[at].clone()),
     };
-    (difference.good != difference.bad).then_some(difference)
+    (difference.good.is_some() || difference.bad.is_some()).then_some(difference)
 }
 
 /// The functions that an image executes, in order of their first instruction.
@@ -129,10 +131,17 @@ fn read(log: &Path, symbols: &Symbols) -> Option<Vec<String>> {
             continue;
         };
         let place = symbols.resolve(linked, Meaning::Executing);
-        if let Some(function) = place.symbol
-            && seen.insert(names::plain(&function))
-        {
-            order.push(names::plain(&function));
+        // Callers first; without lines, the linker's name alone.
+        let calls = place
+            .calls
+            .into_iter()
+            .rev()
+            .filter_map(|call| call.function);
+        for function in place.symbol.into_iter().chain(calls) {
+            let function = names::plain(&function);
+            if seen.insert(function.clone()) {
+                order.push(function);
+            }
         }
     }
     Some(order)
@@ -156,15 +165,16 @@ mod tests {
     fn the_first_function_that_differs_is_named() {
         assert_eq!(
             compared("head early map uart", "head early panic").unwrap(),
-            "after early, good: map, bad: panic"
+            "after early the good boot goes on to map, the bad one to panic"
         );
         assert_eq!(
             compared("head early map", "head early").unwrap(),
-            "after early, good: map, bad: nothing new"
+            "after early the good boot goes on to map, the bad one to nothing new"
         );
         assert_eq!(
-            compared("a", "b").unwrap(),
-            "after the start, good: a, bad: b"
+            compared("head read token map", "head token read panic").unwrap(),
+            "after read the good boot goes on to map, the bad one to panic",
+            "another order alone is no difference"
         );
         assert_eq!(compared("a b", "a b"), None);
     }

@@ -139,7 +139,7 @@ impl<'a> Hunt<'a> {
         self.progress
     }
 
-    /// Which commits are BAD's under this suspicion, and which are not.
+    /// Who is whose ancestor.
     #[must_use]
     pub fn history(&self) -> &History {
         self.search.history()
@@ -369,7 +369,7 @@ impl<'a> Hunt<'a> {
         passes as u32
     }
 
-    /// GOOD's and BAD's last word.
+    /// GOOD.
     #[must_use]
     pub fn good(&self) -> &End {
         &self.ends.good

@@ -99,11 +99,7 @@ impl Outcome {
             let _ = writeln!(text, "    {line}");
         }
         if let Some(difference) = &self.first_difference {
-            let _ = writeln!(
-                text,
-                "The first new function differs {}",
-                difference.shown()
-            );
+            let _ = writeln!(text, "The boots part: {}", difference.shown());
         }
         let _ = writeln!(text);
         for line in self.proof_lines() {
@@ -257,7 +253,7 @@ impl Outcome {
         if let Some(difference) = &self.first_difference {
             let _ = writeln!(
                 text,
-                "First function that a good and a bad boot do not share: {}.\n",
+                "Where the last good boot and the first bad one part: {}.\n",
                 difference.shown()
             );
         }

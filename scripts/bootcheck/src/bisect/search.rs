@@ -136,11 +136,11 @@ impl Search {
         self.history.sums(&self.suspicion)[commit]
     }
 
-    /// How many suspects are worth the name.
+    /// How many suspects are worth the name: a hundredth as likely as the first one, or more.
     #[must_use]
     pub fn suspects(&self) -> usize {
-        let least = (1.0 - self.confidence) / self.history.len() as f64;
-        self.suspicion.iter().filter(|p| **p > least).count()
+        let least = self.suspicion.iter().copied().fold(0.0, f64::max) / 100.0;
+        self.suspicion.iter().filter(|p| **p >= least).count()
     }
 
     /// About how many builds are still to come: each tells one bit at best.

@@ -309,3 +309,20 @@ fn the_confidence_that_is_stated_is_reached() {
     }
     assert_eq!((right, runs), (200, 200));
 }
+
+/// However little certainty is asked for: of two that are alike, neither is the culprit.
+#[test]
+fn candidates_that_are_equally_likely_stay_together() {
+    let line = History::new(vec![vec![], vec![0]]);
+    let one = |failed| Tally {
+        failed,
+        passed: 1 - failed,
+    };
+    let mut search = Search::new(line, one(0), one(1), true, 0.5);
+    search.skip(0);
+    let costs = Costs {
+        build: 1.0,
+        boot: 1.0,
+    };
+    assert_eq!(search.next(costs), Next::Found(vec![0, 1]));
+}
