@@ -1,9 +1,10 @@
 //! The command line.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 use regex::Regex;
 
 use crate::bisect::options::{self, BisectArgs};
@@ -45,6 +46,9 @@ pub enum Command {
     Merge(MergeArgs),
     /// Compare the kernel's boot with a guest that only powers itself off
     Bench(Box<BenchArgs>),
+    /// Count the instructions of each stage of a boot, and compare with the budget
+    #[command(after_help = BUDGET_HELP)]
+    Budget(BudgetArgs),
     /// Break one instruction after the other and see whether the verdict names it
     #[command(after_help = INJECT_HELP)]
     Inject(Box<InjectArgs>),
@@ -85,6 +89,10 @@ times is flaky, and fails the run.
 
 Exit status: 0 every cell came to what it expects, 1 not, 129 usage error, nothing to boot, or
 QEMU, the host or the tester failed, 130 interrupted (what there is by then is written).";
+
+const BUDGET_HELP: &str = "\
+Exit status: 0 no stage takes over 2 % more than the file says for this compiler (or it says nothing
+of this compiler), 1 one does, 129 usage error, or the kernel did not boot, 130 interrupted.";
 
 const INJECT_HELP: &str = "\
 A good boot tells which instructions execute before the first exception (QEMU's own log; the kernel
@@ -314,6 +322,33 @@ pub struct BenchArgs {
     pub guest: GuestArgs,
 }
 
+/// `bootcheck budget`
+#[derive(Debug, Clone, Args)]
+pub struct BudgetArgs {
+    /// The figures of each compiler
+    #[arg(long, value_name = "FILE", default_value = "scripts/budget.toml")]
+    pub file: PathBuf,
+    /// Write what is measured into that file, instead of comparing
+    #[arg(long)]
+    pub accept: bool,
+    /// The kernel
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_IMAGE)]
+    pub image: PathBuf,
+    /// Its ELF, which says what compiled it
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_ELF)]
+    pub elf: PathBuf,
+    /// The device tree, so that all QEMUs give the same
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "kernel/src/platform/fdt/virt.dtb"
+    )]
+    pub dtb: PathBuf,
+    /// The QEMU to start; the variable QEMU may name another default
+    #[arg(long, value_name = "BIN", default_value_os_t = default_qemu())]
+    pub qemu: PathBuf,
+}
+
 /// `bootcheck inject`
 #[derive(Debug, Clone, Args)]
 pub struct InjectArgs {
@@ -424,6 +459,17 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl BootArgs {
+    /// The options of `bootcheck boot`, as a shell would give them.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_options<'a>(
+        options: impl IntoIterator<Item = &'a OsStr>,
+    ) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(clap::Command::new("boot").no_binary_name(true));
+        Self::from_arg_matches(&command.try_get_matches_from(options)?)
+    }
+
     /// The ELF that belongs to the image, if we know one.
     #[must_use]
     pub fn elf(&self) -> Option<PathBuf> {

@@ -110,7 +110,7 @@ impl Console {
     }
 }
 
-fn floor_boundary(text: &str, mut index: usize) -> usize {
+pub(crate) fn floor_boundary(text: &str, mut index: usize) -> usize {
     index = index.min(text.len());
     while !text.is_char_boundary(index) {
         index -= 1;

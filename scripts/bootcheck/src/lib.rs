@@ -19,8 +19,8 @@
 //!   resets. What was seen is a list of [`verdict::Facts`]; [`verdict::judge`] alone turns facts
 //!   into a verdict.
 //! - [`run`] is the `boot` command around it, [`matrix`] many boots in parallel, [`mod@bench`] boots
-//!   compared in pairs, [`inject`] boots of broken images that test the tester; [`faults`] lists
-//!   what a kernel can do wrong on request.
+//!   compared in pairs, [`budget`] boots counted in instructions, [`inject`] boots of broken images
+//!   that test the tester; [`faults`] lists what a kernel can do wrong on request.
 //! - [`mod@bisect`] builds and boots one commit after the other, until it is plain which one is to
 //!   blame.
 //! - [`symbols`] says what is at an address, [`unwind`] who called; [`mod@decode`] adds both to a
@@ -35,6 +35,7 @@ pub mod bench;
 pub mod bisect;
 pub mod blackbox;
 pub mod boot;
+pub mod budget;
 pub mod build;
 pub mod cli;
 pub mod clock;

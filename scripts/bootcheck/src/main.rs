@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bootcheck::cli::{Cli, Command};
 use bootcheck::interrupt::{self, Interrupted};
-use bootcheck::{bench, bisect, decode, flatten, inject, layout, matrix, run};
+use bootcheck::{bench, bisect, budget, decode, flatten, inject, layout, matrix, run};
 use clap::Parser;
 
 /// The tester failed, not the guest: `git bisect run` stops.
@@ -45,6 +45,7 @@ fn execute(cli: &Cli) -> anyhow::Result<u8> {
         Command::Matrix(args) => matrix::run(args),
         Command::Merge(args) => matrix::merge::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Budget(args) => budget::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inject(args) => inject::run(args),
         Command::Layout(args) => layout::run(args),

@@ -22,6 +22,8 @@ pub struct Cell {
     pub name: String,
     /// The row that it comes from.
     pub group: String,
+    /// The values that set it apart in its row, in order.
+    pub values: Vec<String>,
     /// The options of `bootcheck boot` that make it, `--expect` and `--qemu` last.
     pub options: Vec<String>,
     /// The same, understood.

@@ -33,10 +33,10 @@
 //!   must come to what the catalogue says.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use clap::{Args, FromArgMatches};
 use globset::{Glob, GlobMatcher};
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -98,17 +98,20 @@ pub fn read(text: &str, qemus: &[PathBuf], out: &Path) -> anyhow::Result<Vec<Cel
         let combinations = matrix
             .expand(row)
             .with_context(|| format!("cells {group}"))?;
-        for (suffix, values) in combinations {
+        for (names, values) in combinations {
             if excluded.iter_mut().any(|it| it.excludes(group, &values)) {
                 continue;
             }
             for qemu in qemus {
-                let mut name = format!("{group}{suffix}");
+                let mut name = match names.is_empty() {
+                    true => group.clone(),
+                    false => format!("{group}/{}", names.join(" ")),
+                };
                 if qemus.len() > 1 {
                     name.push_str(&format!(" on {}", qemu.display()));
                 }
                 let cell = Builder::new(&matrix, out)
-                    .build(&name, group, &values, qemu)
+                    .build(&name, group, (&names, &values), qemu)
                     .with_context(|| format!("cell {name}"))?;
                 ensure!(
                     cells.iter().all(|other| other.name != name),
@@ -141,8 +144,8 @@ impl Matrix {
         Ok(())
     }
 
-    /// Every combination of a row's values, with what the arrays add to the name.
-    fn expand(&self, row: &Table) -> anyhow::Result<Vec<(String, Values)>> {
+    /// Every combination of a row's values, after those that set it apart.
+    fn expand(&self, row: &Table) -> anyhow::Result<Vec<(Vec<String>, Values)>> {
         let said = row.iter().filter(|(key, _)| *key != "name");
         let unsaid = self
             .defaults
@@ -168,14 +171,7 @@ impl Matrix {
         // Not every fault can be had in every stage.
         combinations
             .retain(|(_, values)| get(values, FAULT).is_none() || self.answer(values).is_some());
-        let suffix = |names: Vec<String>| match names.is_empty() {
-            true => String::new(),
-            false => format!("/{}", names.join(" ")),
-        };
-        Ok(combinations
-            .into_iter()
-            .map(|(names, values)| (suffix(names), values))
-            .collect())
+        Ok(combinations)
     }
 
     /// What a cell with a fault must come to; `None` if it cannot be.
@@ -310,7 +306,7 @@ impl<'a> Builder<'a> {
         mut self,
         name: &str,
         group: &str,
-        values: &Values,
+        (names, values): (&[String], &Values),
         qemu: &Path,
     ) -> anyhow::Result<Cell> {
         let form = get(values, "form").unwrap_or("image");
@@ -353,12 +349,11 @@ impl<'a> Builder<'a> {
         self.options
             .extend(["--qemu".to_owned(), qemu.to_string_lossy().into_owned()]);
 
-        let command = BootArgs::augment_args(clap::Command::new("boot").no_binary_name(true));
-        let matches = command.try_get_matches_from(&self.options)?;
-        let args = BootArgs::from_arg_matches(&matches)?;
+        let args = BootArgs::from_options(self.options.iter().map(OsStr::new))?;
         Ok(Cell {
             name: name.to_owned(),
             group: group.to_owned(),
+            values: names.to_vec(),
             expect: Expected {
                 verdict: args.expect,
                 stage,

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::junit;
 use super::results::Results;
+use super::{html, junit};
 
 /// Writes all of them into `out`.
 ///
@@ -11,5 +11,6 @@ use super::results::Results;
 /// What the operating system said.
 pub fn write(results: &Results, out: &Path) -> anyhow::Result<()> {
     results.write(&out.join("results.json"))?;
-    junit::write(results, &out.join("junit.xml"))
+    junit::write(results, &out.join("junit.xml"))?;
+    html::write(results, &out.join("report.html"))
 }

@@ -12,6 +12,7 @@ pub mod cell;
 pub mod config;
 pub mod files;
 pub mod github;
+pub mod html;
 pub mod junit;
 pub mod ktap;
 pub mod markdown;
@@ -96,7 +97,7 @@ pub fn run(args: &MatrixArgs) -> anyhow::Result<u8> {
 /// Tells the end of it to whoever reads: a person, or GitHub.
 pub(crate) fn report(results: &Results, out: &Path) {
     summary::print(results);
-    progress::print_line(&format!("results: {}", out.display()));
+    progress::print_line(&format!("report: {}", out.join("report.html").display()));
     if github::is_reading() {
         print!("{}", github::annotations(results));
     }

@@ -73,6 +73,8 @@ pub struct CellResult {
     pub cell: String,
     /// The row of the file that it comes from.
     pub group: String,
+    /// The values that set it apart in that row.
+    pub values: Vec<String>,
     /// What came of it.
     pub status: Status,
     /// The verdict that it must come to.
@@ -117,6 +119,7 @@ impl CellResult {
         Self {
             cell: cell.name.clone(),
             group: cell.group.clone(),
+            values: cell.values.clone(),
             status,
             expect: cell.expect.verdict,
             complaint: None,
@@ -156,14 +159,6 @@ impl CellResult {
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict> {
         self.report.as_ref().map(|report| report.verdict)
-    }
-
-    /// Its name within its group.
-    #[must_use]
-    pub fn label(&self) -> &str {
-        let label = self.cell.strip_prefix(&self.group).unwrap_or(&self.cell);
-        let label = label.trim_start_matches(['/', ' ']);
-        if label.is_empty() { &self.cell } else { label }
     }
 
     /// What came of it, in one line: the verdict, where, and how often.
