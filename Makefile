@@ -10,6 +10,7 @@
 #? make bisect     find the commit that broke the boot: GOOD=v0.1 BAD=HEAD
 #? make debug      boot halted, for gdb
 #? make bench      measure boots and page-table calls
+#? make bench-accept   the instruction counts of now become the budget of `make test`
 #? make fuzz       fuzz the page-table crate, SECONDS=60 for each target
 #? make mutants    put a thousand bugs into the page-table crate, one at a time; tests must see them (hours)
 #? make doc        API documentation, under target/doc
@@ -22,12 +23,14 @@
 #?   GOOD=REV  BAD=HEAD  RESUME=1                  which commits (bisect; also takes CPU, MEM, SMP, EL, APPEND)
 #?   PROFILE=release|debug                         which build (image, run, debug)
 #?   GRANULE=4k|16k|64k                            translation granule, as above
+#?   MATRIX='--filter GLOB'                        options of bootcheck matrix (smoke, matrix)
 #?   QEMU=PATH                                     another qemu-system-aarch64
 #?   TOOLCHAIN=rustup|debian                       one way to get the target's core
 #?   SETUP=never                                   install and fetch nothing
 
 .DEFAULT_GOAL := help
-.PHONY: help setup image run demo test test-long smoke matrix bench fuzz mutants torture faults debug bisect doc clean
+.PHONY: help setup image run demo test test-long smoke matrix bench bench-accept fuzz mutants torture faults debug
+.PHONY: bisect doc clean
 
 # Settings reach the scripts through the environment: no shell takes APPEND apart, and a dollar in it is only
 # a dollar. Some systems (openSUSE) have a CPU in every environment, which means no QEMU model.
@@ -46,7 +49,7 @@ setup:
 	@scripts/setup
 
 # Building and booting needs fewer tools than checking does.
-image run demo debug smoke matrix bench torture faults: setup-run
+image run demo debug smoke matrix bench bench-accept torture faults: setup-run
 
 .PHONY: setup-run setup-all
 setup-run:
@@ -72,6 +75,9 @@ matrix:
 
 bench: image
 	@scripts/bench
+
+bench-accept: image
+	@scripts/bench --accept
 
 test: setup
 	@scripts/test

@@ -137,7 +137,7 @@ fn trouble_is_129() {
     assert_eq!(status(&output), 129);
     let stderr = text(&output.stderr);
     assert!(
-        stderr.contains("cells.toml") && stderr.contains("line 6"),
+        stderr.contains("cells.toml") && stderr.contains("line 7, column 9"),
         "{stderr}"
     );
     let output = matrix(&bench, "[[cells]]\nname = 'a'\ncpus = 'x'", &[]);
