@@ -106,7 +106,8 @@ fn every_known_fault_turns_its_own_cells_red_and_no_other() {
             panic!("{name} has not one annotation: {}", outcome.stdout);
         };
         let verdict = cell["verdict"].as_str().unwrap();
-        if !matches!(verdict, "panic" | "exception" | "hang") {
+        // A return to nowhere over a stack that is gone has no place in any source.
+        if !matches!(verdict, "panic" | "exception" | "hang") || name == "CORRUPT_STACK" {
             continue;
         }
         let (file, line) = (cell["file"].as_str(), cell["line"].as_u64());
