@@ -9,6 +9,7 @@
 //! - a table's entries are all ordered by a barrier before the table can be reached;
 //! - two translations of one address that may be in a TLB at once differ in nothing that would need
 //!   break-before-make, also where one entry of a contiguous run speaks for all of it;
+//! - what is mapped does not fault on a way through tables that a walker may remember;
 //! - an invalidation comes after the barrier that makes the new descriptors visible, nothing is written
 //!   until it is complete, and what runs on is synchronised;
 //! - an invalidation of the last level leaves what was cached of tables: no frame is given back
@@ -325,7 +326,9 @@ impl<G: TestGeometry> Walkers<G> {
                     way.limits | way.descriptor >> 59 << 59,
                 )
             });
-            for start in [(level, root, 0)].into_iter().chain(starts) {
+            let root = (level, root, 0);
+            let mapped = self.walk(memory, page, root, |_, _, _| {}).is_some();
+            for start in [root].into_iter().chain(starts) {
                 let leaf = self.walk(memory, page, start, |level, descriptor, limits| {
                     let pages = G::entry_bytes(level as i8) / G::GRANULE_BYTES;
                     let first = page / pages * pages;
@@ -335,6 +338,9 @@ impl<G: TestGeometry> Walkers<G> {
                         descriptor,
                         limits,
                     });
+                });
+                self.rule(leaf.is_some() || !mapped, || {
+                    format!("page {page} is mapped, and faults on a way that a walker may remember")
                 });
                 found.extend(leaf.map(|leaf| (page, leaf)));
             }
