@@ -376,3 +376,41 @@ fn two_bisections_do_not_work_in_one_place() {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
+
+/// The demand, with real builds and boots: a failure that comes one time in four, a fifth of the
+/// revisions that cannot be built, a tenth that fails in another way. The arithmetic alone is
+/// tried with a hundred such histories in the unit tests; HISTORIES says how many here.
+#[test]
+fn a_flaky_failure_is_found_in_random_histories() {
+    let histories: u64 = std::env::var("HISTORIES").map_or(1, |number| number.parse().unwrap());
+    for seed in 0..histories {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
+        let mut below = |bound: u64| {
+            // xorshift64
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % bound
+        };
+        let length = 8 + below(24) as usize;
+        let culprit = 1 + below(length as u64 - 1) as usize;
+        let kinds: Vec<&str> = (0..=length)
+            .map(|number| match below(10) {
+                // Both ends can be judged, and so can the culprit and its parent.
+                _ if number == 0 || number + 1 == culprit => "good",
+                _ if number == length || number == culprit => "flaky",
+                0 | 1 => "broken",
+                2 => "reset",
+                _ if number < culprit => "good",
+                _ => "flaky",
+            })
+            .collect();
+        let mut scratch = Scratch::new();
+        let commits = scratch.commit_all(&kinds.join(" "));
+        let report = scratch.culprit(&["--good", &commits[0]]);
+        assert_eq!(
+            report["culprit"]["sha"], *commits[culprit],
+            "seed {seed}: {kinds:?}"
+        );
+    }
+}

@@ -111,9 +111,9 @@ impl Outcome {
         let effort = &self.effort;
         let _ = writeln!(
             text,
-            "{} commits, {} builds ({}), {} boots ({}) and {} remembered, {} in all",
-            self.commits,
-            effort.builds,
+            "{}, {} ({}), {} boots ({}) and {} remembered, {} in all",
+            count(self.commits, "commit"),
+            count(effort.builds as usize, "build"),
             duration(effort.build_seconds),
             effort.boots,
             duration(effort.boot_seconds),
@@ -280,6 +280,12 @@ impl Outcome {
         fence(&mut text, "", &self.bisect_log);
         crate::escape::escape(text.as_bytes())
     }
+}
+
+/// `1 commit`, `2 commits`
+fn count(number: usize, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{ending}")
 }
 
 /// A block of text as it is, whatever it holds.
