@@ -58,7 +58,7 @@ pub struct BisectArgs {
     /// Take for it a failure of which message, trace, fingerprint or console match
     #[arg(long = "match", value_name = "REGEX", conflicts_with = "metric")]
     pub match_regex: Option<Regex>,
-    /// Seek what got worse: instructions[:STAGE] (counts with --icount), image-bytes, table-frames
+    /// Seek what got worse: `instructions[:STAGE]` (counts with --icount), image-bytes, table-frames
     #[arg(long, value_name = "METRIC", requires = "worse_by")]
     pub metric: Option<Metric>,
     /// How much worse than GOOD's is bad

@@ -2,7 +2,7 @@
 //!
 //! The rate at which bad revisions fail may be anything from 0 to 1, all alike (a Beta(1,1) prior):
 //! five failures of five may still be two in three. That good ones fail just like BAD is possible,
-//! but not likely; so it is *never* with probability [`NEVER`], and otherwise any rate again. Both
+//! but not likely; so it is *never* with probability `NEVER`, and otherwise any rate again. Both
 //! have closed forms, so nothing is approximated.
 
 use std::ops::AddAssign;

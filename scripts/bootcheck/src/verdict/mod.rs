@@ -1,6 +1,6 @@
 //! The verdict: what one boot came to, weighed from what was seen.
 //!
-//! [`judge`] is a pure function of [`Facts`], so that every combination can be tested without a
+//! [`judge()`] is a pure function of [`Facts`], so that every combination can be tested without a
 //! guest. When several verdicts fit, the first in [`Verdict::ALL`] holds: what goes wrong after
 //! `boot: PASS` wins.
 
