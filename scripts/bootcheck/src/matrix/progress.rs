@@ -15,6 +15,10 @@ use crate::verdict::Verdict;
 /// How often what is booting is drawn anew.
 const TICK: Duration = Duration::from_millis(100);
 
+/// A row with a boot, and one without.
+const BUSY: &str = "{wide_msg} {elapsed:>4}";
+const IDLE: &str = "{wide_msg}";
+
 /// Tells of boots as they begin and end.
 #[derive(Debug)]
 pub enum Progress {
@@ -55,14 +59,12 @@ impl Progress {
             return Self::Plain;
         }
         let screen = MultiProgress::new();
-        let style = |template| {
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-        };
         let head = screen.add(ProgressBar::new_spinner().with_style(style("{msg:.dim}")));
         head.set_message(row_text("cell", "machine", "cpu", "RAM"));
+        head.tick();
         let rows = (0..jobs.min(boots)).map(|_| {
             let row = screen.add(ProgressBar::new_spinner());
-            row.set_style(style("{wide_msg} {elapsed:>4}"));
+            row.set_style(style(IDLE));
             row
         });
         let free = Mutex::new(rows.collect());
@@ -89,6 +91,7 @@ impl Progress {
                 let guest = &cell.args.guest;
                 let cpu = guest.cpu.as_deref().unwrap_or_default();
                 let ram = guest.mem.map(|size| size.to_string()).unwrap_or_default();
+                row.set_style(style(BUSY));
                 row.reset();
                 row.set_message(row_text(&cell.name, &guest.machine, cpu, &ram));
                 row.enable_steady_tick(TICK);
@@ -105,6 +108,7 @@ impl Progress {
             Self::Live(live) => {
                 if let Some(row) = started.row {
                     row.disable_steady_tick();
+                    row.set_style(style(IDLE));
                     row.set_message("");
                     lock(&live.free).push(row);
                 }
@@ -133,6 +137,10 @@ impl Progress {
             let _ = live.screen.clear();
         }
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn row_text(cell: &str, machine: &str, cpu: &str, ram: &str) -> String {
