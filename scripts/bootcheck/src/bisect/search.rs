@@ -179,6 +179,10 @@ impl Search {
             .filter(|commit| self.trials[*commit].is_skipped)
             .filter(|commit| (0.001..0.999).contains(&badness[*commit]))
             .collect();
+        let undecided = badness
+            .iter()
+            .filter(|p| (0.001..0.999).contains(*p))
+            .count();
         let best = testable
             .into_iter()
             .map(|commit| {
@@ -189,7 +193,7 @@ impl Search {
                     if is_built {
                         worth
                     } else {
-                        worth * hope(commit, &skipped)
+                        worth * hope(commit, &skipped, undecided)
                     },
                 )
             })
@@ -315,13 +319,15 @@ impl Search {
     }
 }
 
-/// How likely it seems that a commit can be judged at all. What cannot be built stands in rows,
-/// mostly: the longer the row of what was skipped, the further away the next attempt.
-fn hope(commit: usize, skipped: &[usize]) -> f64 {
-    match skipped.iter().map(|other| other.abs_diff(commit)).min() {
-        None => 1.0,
-        Some(distance) => distance as f64 / (distance as f64 + skipped.len() as f64 / 2.0),
-    }
+/// How likely it seems that a commit can be judged at all. A skip may be a single one, so the next
+/// attempt is beside it; more of them stand in a row, mostly, and to miss the middle by some
+/// sixteenths of what is undecided costs next to nothing.
+fn hope(commit: usize, skipped: &[usize], undecided: usize) -> f64 {
+    let Some(distance) = skipped.iter().map(|other| other.abs_diff(commit)).min() else {
+        return 1.0;
+    };
+    let reach = 0.5 + (skipped.len() - 1) as f64 * undecided as f64 / 16.0;
+    distance as f64 / (distance as f64 + reach)
 }
 
 fn log2(value: f64) -> f64 {

@@ -244,7 +244,7 @@ fn a_long_broken_range_is_not_tried_commit_by_commit() {
     };
     let outcome = bisect(&world, &mut Lots(1), true);
     assert_eq!(outcome.found, [230]);
-    assert!(outcome.builds <= 16, "{}", outcome.builds);
+    assert!(outcome.builds <= 12, "{}", outcome.builds);
 }
 
 #[test]
