@@ -97,12 +97,11 @@ fn the_json_file_appears_whole() {
     assert_eq!(text(&output.stdout), "hello\nboot: PASS\n");
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert_eq!(report["schema"], 1);
-    let output = bench
-        .command(&["--json", "/nonexistent/out.json"])
-        .output()
-        .unwrap();
+    let nowhere = bench.path("missing/out.json");
+    let nowhere = nowhere.to_str().unwrap();
+    let output = bench.command(&["--json", nowhere]).output().unwrap();
     assert_eq!(status(&output), 129);
-    assert!(text(&output.stderr).contains("/nonexistent/out.json"));
+    assert!(text(&output.stderr).contains(nowhere));
 }
 
 #[test]
