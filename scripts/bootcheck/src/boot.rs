@@ -31,6 +31,8 @@ pub struct Outcome {
     pub wall: Option<Duration>,
     /// From the guest's first instruction to the last byte on its console.
     pub last_console: Option<Duration>,
+    /// Instructions executed, under icount, by a guest that powered off or reset.
+    pub instructions: Option<u64>,
     /// QEMU's version, if it came up.
     pub qemu_version: Option<String>,
     /// QEMU's command line, as it was started.
@@ -86,6 +88,7 @@ impl Outcome {
             console: None,
             wall: None,
             last_console: None,
+            instructions: None,
             qemu_version: None,
             argv: Vec::new(),
             reproduce: None,
@@ -140,6 +143,7 @@ pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, I
         console: version.is_some().then_some(watch.console),
         wall: Some(start.elapsed()),
         last_console: watch.last_console,
+        instructions: watch.instructions,
         qemu_version: version,
         argv,
         reproduce: Some(plan.shell_command()),

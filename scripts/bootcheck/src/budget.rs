@@ -26,7 +26,7 @@ const BOOTS: [(&str, &str); 2] = [
 ];
 
 /// A core with a generic timer that ticks once in a nanosecond.
-const CPU: &str = "cortex-a72,cntfrq=1000000000";
+pub const CPU: &str = "cortex-a72,cntfrq=1000000000";
 
 /// A stage may take so much more than its budget before it fails, in percent.
 const TOLERANCE: u64 = 2;

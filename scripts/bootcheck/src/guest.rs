@@ -135,6 +135,14 @@ impl Guest {
         self
     }
 
+    /// Goes round a loop of two instructions this many times.
+    #[must_use]
+    pub fn count_down(mut self, rounds: u32) -> Self {
+        self.load(0, rounds);
+        self.code.extend([0x7100_0400, 0x54ff_ffe1]); // subs w0, w0, #1; b.ne . - 4
+        self
+    }
+
     /// Goes on at this offset in the image, with NOPs up to there.
     #[must_use]
     pub fn pad_to(mut self, offset: usize) -> Self {

@@ -177,6 +177,14 @@ impl Qemu {
         self.qmp.execute("stop", json!({})).map(drop)
     }
 
+    /// The instructions that a guest under `-icount` has executed; it stands still.
+    #[must_use]
+    pub fn instructions(&mut self) -> Option<u64> {
+        // Its name notwithstanding, it tells the count without record or replay too.
+        let state = self.qmp.execute("query-replay", json!({})).ok()?;
+        state["icount"].as_u64()
+    }
+
     /// Takes in all that a guest that stands still has printed, and all that QEMU has logged.
     pub fn settle(&self) {
         self.printed.settle();

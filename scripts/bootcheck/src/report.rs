@@ -60,7 +60,8 @@ pub struct Report {
     pub last_console_ms: Option<f64>,
     /// From QEMU's start to its end.
     pub wall_ms: Option<f64>,
-    /// Instructions executed, with `--icount`.
+    /// Instructions executed, with `--icount`; null for a guest that had to be stopped, as nothing
+    /// repeats there.
     pub instructions: Option<u64>,
     /// The stages in order, with the guest's clock.
     pub stages: Vec<Stage>,
@@ -257,7 +258,7 @@ impl Report {
             console,
             last_console_ms: outcome.last_console.map(milliseconds),
             wall_ms: outcome.wall.map(milliseconds),
-            instructions: None,
+            instructions: outcome.instructions,
             stages: outcome.stages.clone(),
             fingerprint,
             evidence: judgement
@@ -298,6 +299,9 @@ impl Report {
         }
         if let Some(wall) = self.wall_ms {
             line.push_str(&format!(" in {:.2} s", wall / 1e3));
+        }
+        if let Some(instructions) = self.instructions {
+            line.push_str(&format!(", {instructions} instructions"));
         }
         line
     }

@@ -172,21 +172,19 @@ fn another_failure_is_a_skip_unless_any_will_do() {
 }
 
 #[test]
-fn what_grew_is_found_without_a_boot() {
+fn a_build_without_end_is_a_skip() {
     let mut scratch = Scratch::new();
-    let commits = scratch.commit_all("good good good big big");
-    let metric = ["--metric", "image-bytes", "--worse-by", "5%"];
-    let report = scratch.culprit(&[&["--good", commits[0].as_str()][..], &metric].concat());
-    assert_eq!(report["culprit"]["sha"], *commits[3]);
-    assert_eq!(report["effort"]["boots"], 0);
-    let complaint = scratch.refusal(
-        &[
-            &["--good", commits[0].as_str(), "--bad", &commits[2]][..],
-            &metric,
-        ]
-        .concat(),
-    );
-    assert!(complaint.contains("not worse"), "{complaint}");
+    let commits = scratch.commit_all("good good hang good panic panic hang");
+    let good_and_bad = ["--good", &commits[0], "--bad", &commits[5]];
+    let limit = ["--build-timeout", "2"];
+    let report = scratch.culprit(&[&good_and_bad[..], &limit].concat());
+    assert_eq!(report["culprit"]["sha"], *commits[4]);
+    let mut steps = report["steps"].as_array().unwrap().iter();
+    let hung = steps.find(|step| step["commit"]["sha"] == *commits[2]);
+    let hung = hung.expect("the one in the middle is tried");
+    assert_eq!(hung["outcome"], "skip");
+    let reason = hung["skipped"].as_str().unwrap();
+    assert!(reason.contains("2 s"), "{reason}");
 }
 
 /// Two lines of development, and the merge of them.

@@ -225,7 +225,24 @@ fn garbage_is_unbootable() {
 }
 
 #[test]
-fn icount_gives_the_same_boot() {
+fn icount_gives_the_same_boot_to_the_instruction() {
+    let count = |rounds, options: &[&str]| {
+        let guest = Guest::default().count_down(rounds);
+        let bench = Bench::with(guest.print("boot: PASS\n").power_off());
+        let json = bench.expect("pass", options);
+        json["instructions"].as_u64()
+    };
+    let once = count(1_000, &["--icount"]).unwrap();
+    assert_eq!(count(1_500, &["--icount"]), Some(once + 1_000));
+    // After a reset of the machine, those of the last boot alone; none without icount.
+    assert_eq!(count(1_000, &["--icount", "--reboots", "2"]), Some(once));
+    assert_eq!(count(1_000, &[]), None);
     let bench = Bench::with(Guest::default().print("boot: PASS\n").power_off());
     bench.expect("pass", &["--icount", "--repeat", "3"]);
+}
+
+#[test]
+fn a_guest_that_is_stopped_has_no_number_that_repeats() {
+    let json = Bench::with(Guest::default().spin()).expect("hang", &["--icount"]);
+    assert_eq!(json["instructions"], Value::Null);
 }

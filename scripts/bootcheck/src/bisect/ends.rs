@@ -72,6 +72,7 @@ impl End {
     #[must_use]
     pub fn shown(&self) -> String {
         match self.tally {
+            _ if self.value.is_some() => self.told.clone(),
             Tally { failed: 0, passed } => format!("{}, {}", self.told, boots(passed)),
             Tally { failed, passed } => {
                 format!("{}, {failed} of {}", self.told, boots(failed + passed))
@@ -180,7 +181,9 @@ impl Look<'_> {
                 key: Some(key.clone()),
                 ..End::default()
             };
-            for _ in 0..2 {
+            // A boot once more: it must repeat to be a measure.
+            let looks = if metric.needs_no_boot() { 1 } else { 2 };
+            for _ in 0..looks {
                 let observation = measure(self.lab, key, metric, u64::MAX)?;
                 let Some(value) = observation.value else {
                     bail!("{name}, {}: {}", commit.shown(), observation.told);

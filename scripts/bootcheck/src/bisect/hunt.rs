@@ -285,7 +285,9 @@ impl<'a> Hunt<'a> {
             }
             let enough = if exact { 1 } else { OTHER_FAILURES };
             if trial.others >= enough && trial.others > trial.tally.boots() {
-                trial.skipped = Some(format!("another failure: {}", observation.told));
+                let is_metric = self.ends.bad.value.is_some();
+                let what = if is_metric { "" } else { "another failure: " };
+                trial.skipped = Some(format!("{what}{}", observation.told));
                 self.search.skip(commit);
             }
             return;

@@ -58,12 +58,17 @@ impl Metric {
     pub fn of(&self, sight: &Sight) -> Result<u64, String> {
         match self {
             Self::ImageBytes => Err("a boot has no size".into()),
-            Self::TableFrames => table_frames(&sight.console)
-                .ok_or_else(|| "the console has no line `table frames: ...`".to_owned()),
+            Self::TableFrames => table_frames(&sight.console).ok_or_else(|| {
+                "the console has no line `table frames: ...`; it needs loglevel=7".to_owned()
+            }),
             Self::Instructions(None) => sight
                 .instructions
                 .or_else(|| start_of(sight, sight.stages.len().checked_sub(1)?))
-                .ok_or_else(|| "the boot tells no time of its last stage".to_owned()),
+                .ok_or_else(|| {
+                    "the guest did not power off by itself, so where it stood is chance, and its \
+                     stages carry no time"
+                        .to_owned()
+                }),
             Self::Instructions(Some(name)) => {
                 let at = sight.stages.iter().position(|(stage, _)| stage == name);
                 let at = at.ok_or_else(|| format!("the boot has no stage {name}"))?;

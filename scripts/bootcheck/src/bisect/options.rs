@@ -1,5 +1,6 @@
 //! `bootcheck bisect`: its command line.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use clap::{Args, FromArgMatches};
 use regex::Regex;
 
 use super::metric::{Metric, Percent};
+use crate::budget;
 use crate::cli::{BootArgs, DEFAULT_IMAGE, seconds};
+use crate::plan::machine_name;
 
 /// Shown below the options.
 pub const HELP: &str = "\
@@ -167,13 +170,13 @@ impl BisectArgs {
         Ok(args)
     }
 
-    /// What was said after `--`, read as `bootcheck boot` reads it.
+    /// [`Self::boot_words`], read as `bootcheck boot` reads them.
     ///
     /// # Errors
     /// It would not, or an option has no place here.
     pub fn boot_args(&self) -> anyhow::Result<BootArgs> {
         let command = BootArgs::augment_args(clap::Command::new("boot").no_binary_name(true));
-        let matches = command.try_get_matches_from(&self.boot)?;
+        let matches = command.try_get_matches_from(self.boot_words())?;
         for (option, instead) in [
             ("image", "--image before the `--`"),
             ("elf", "--elf before the `--`"),
@@ -197,9 +200,28 @@ impl BisectArgs {
         for file in files.into_iter().flatten() {
             *file = std::path::absolute(&*file)?;
         }
-        if matches!(self.metric, Some(Metric::Instructions(_))) {
-            args.guest.icount = true;
-        }
         Ok(args)
+    }
+
+    /// The options of each boot: what was said after `--`, and what the metric needs besides.
+    #[must_use]
+    pub fn boot_words(&self) -> Vec<String> {
+        let mut words = self.boot.clone();
+        let Some(Metric::Instructions(stage)) = &self.metric else {
+            return words;
+        };
+        let Ok(args) = BootArgs::from_options(words.iter().map(OsStr::new)) else {
+            return words;
+        };
+        let guest = args.guest;
+        if !guest.icount {
+            words.push("--icount".to_owned());
+        }
+        // Stages are marked with the guest's clock, which by default ticks every 16 instructions.
+        let is_default = guest.cpu.is_none() && machine_name(&guest.machine) == "virt";
+        if stage.is_some() && is_default {
+            words.extend(["--cpu", budget::CPU].map(str::to_owned));
+        }
+        words
     }
 }

@@ -4,9 +4,10 @@
 use std::fmt::Write;
 
 use super::git::Commit;
-use super::outcome::{Outcome, Step};
+use super::outcome::{EndReport, Outcome, Step};
 use super::progress::duration;
 use super::prove::Revert;
+use super::rates::Tally;
 
 /// The line for the commit that repairs it, in the form that Linux asks for.
 #[must_use]
@@ -90,7 +91,14 @@ impl Outcome {
         } else {
             ""
         };
-        let _ = writeln!(text, "\nIt fails like this{silence}:");
+        match self.bad.value {
+            Some(_) => {
+                let _ = writeln!(text, "\nIt has {}:", self.sought);
+            }
+            None => {
+                let _ = writeln!(text, "\nIt fails like this{silence}:");
+            }
+        }
         let _ = writeln!(text, "  {}", failure.told);
         if let Some(message) = &failure.message {
             let _ = writeln!(text, "  {message}");
@@ -127,15 +135,20 @@ impl Outcome {
     /// How it is known, line by line.
     fn proof_lines(&self) -> Vec<String> {
         let certainty = format!("certain to {}", percent(self.confidence));
+        let told = |end: &EndReport| match (end.value, end.boots) {
+            (Some(_), _) => end.told.clone(),
+            (None, Tally { failed: 0, passed }) => format!("{} ({passed} boots)", end.told),
+            (None, boots) => {
+                let (failed, all) = (boots.failed, boots.boots());
+                format!("{} ({failed} of {all} boots failed)", end.told)
+            }
+        };
         let ends = format!(
-            "GOOD {}: {} ({} boots); BAD {}: {} ({} of {} boots failed)",
+            "GOOD {}: {}; BAD {}: {}",
             self.good.commit.short,
-            self.good.told,
-            self.good.boots.boots(),
+            told(&self.good),
             self.bad.commit.short,
-            self.bad.told,
-            self.bad.boots.failed,
-            self.bad.boots.boots()
+            told(&self.bad)
         );
         let Some(proof) = &self.proof else {
             return vec![format!("Not proved; the candidates are {certainty}"), ends];
@@ -211,11 +224,15 @@ impl Outcome {
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         let failure = &self.failure;
+        let what = match self.bad.value {
+            Some(_) => "made worse",
+            None => "broken",
+        };
         match &self.culprit {
             Some(culprit) => {
                 let _ = writeln!(
                     text,
-                    "# Boot broken by {} (\"{}\")\n",
+                    "# Boot {what} by {} (\"{}\")\n",
                     culprit.short, culprit.subject
                 );
                 let _ = writeln!(
@@ -227,7 +244,7 @@ impl Outcome {
             None => {
                 let _ = writeln!(
                     text,
-                    "# Boot broken by one of {} commits\n",
+                    "# Boot {what} by one of {} commits\n",
                     self.candidates.len()
                 );
                 for candidate in &self.candidates {

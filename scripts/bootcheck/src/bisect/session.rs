@@ -346,7 +346,8 @@ fn reproduce(args: &BisectArgs, commit: &Commit) -> String {
     if let Some(elf) = &elf {
         words.extend(["--elf", elf]);
     }
-    words.extend(args.boot.iter().map(String::as_str));
+    let boot_words = args.boot_words();
+    words.extend(boot_words.iter().map(String::as_str));
     let boot = shlex::try_join(words).unwrap_or_default();
     format!("git checkout --detach {} && {boot}", commit.sha)
 }

@@ -55,6 +55,8 @@ pub struct Watch<'a> {
     pub last_console: Option<Duration>,
     /// Registers and memory of a guest that failed.
     pub scene: Option<Scene>,
+    /// Instructions that the guest executed, if it counts them and ended by itself.
+    pub instructions: Option<u64>,
     /// What our kernel had recorded on its console.
     pub recorded_console: Option<String>,
     /// Where its record is.
@@ -93,6 +95,7 @@ impl<'a> Watch<'a> {
             console: Console::default(),
             last_console: None,
             scene: None,
+            instructions: None,
             recorded_console: None,
             record_at: None,
             previous_boot: None,
@@ -120,6 +123,7 @@ impl<'a> Watch<'a> {
         marks: &[BlackBox],
         on_console: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Interrupted> {
+        let before = self.count(qemu);
         self.started = Instant::now();
         match ready.and_then(|()| qemu.run()) {
             // Gone before it answered: a guest can be that quick.
@@ -134,6 +138,11 @@ impl<'a> Watch<'a> {
         if self.facts.ending.is_some() {
             // Also what was printed and logged until now counts.
             let _ = qemu.stop();
+            if let Some(Ending::PowerOff | Ending::Reset) = self.facts.ending {
+                // Where a guest stands that was stopped from outside is chance.
+                let after = self.count(qemu);
+                self.instructions = after.zip(before).map(|(after, before)| after - before);
+            }
             qemu.settle();
             while let Ok(bytes) = qemu.console.try_recv() {
                 self.take(&bytes, on_console);
@@ -141,6 +150,11 @@ impl<'a> Watch<'a> {
             self.examine(qemu, marks);
         }
         Ok(())
+    }
+
+    /// What QEMU has counted until now, boots before a reset included.
+    fn count(&self, qemu: &mut Qemu) -> Option<u64> {
+        self.plan.icount.then(|| qemu.instructions()).flatten()
     }
 
     /// Ends QEMU, and takes in everything that was printed.

@@ -41,6 +41,21 @@ fn flaky() -> Guest {
         .power_off()
 }
 
+/// A guest with two stages, the first of which takes this many rounds of two instructions; it says
+/// three nanoseconds each, so that nobody takes what it says for what was counted.
+fn working(rounds: u32, tables: u32) -> Guest {
+    let second = 3 * rounds + 5_000;
+    Guest::default()
+        .count_down(rounds)
+        .print(&format!(
+            "[    0.000005000] stage: early_mmu\n\
+             [    0.{second:09}] stage: heap\n\
+             [    0.000100] INFO  mm: table frames: 1 root, {tables} static, 3 for the linear map\n\
+             boot: PASS\n"
+        ))
+        .power_off()
+}
+
 const PANIC: &str = "Kernel panic - not syncing: no table at level 2\n";
 
 impl Scratch {
@@ -55,6 +70,10 @@ impl Scratch {
             ("panic", Guest::default().print(PANIC).power_off()),
             ("reset", Guest::default().print("up\n").reset()),
             ("flaky", flaky()),
+            ("quick", working(10_000, 14)),
+            ("slower", working(10_300, 14)),
+            ("slow", working(11_000, 14)),
+            ("greedy", working(10_000, 16)),
             (
                 "big",
                 Guest::default()
