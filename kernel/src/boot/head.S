@@ -68,14 +68,7 @@ primary_entry:
 	mov	x30, xzr
 
 	enter_stage STAGE_RELOCATE
-	mov_q	x1, KIMAGE_VADDR
-	sub	x23, x22, x1
-	adr_l	x9, black_box
-	str	x22, [x9, #BB_IMAGE_PA]
-	str	x23, [x9, #BB_DISPLACEMENT]
-	mov	x0, x23
-	mov	x1, x23
-	bl	relocate_image
+	bl	relocate_to_here
 
 	adr_l	x0, __bss_start
 	adr_l	x1, __bss_stop
@@ -115,6 +108,22 @@ primary_switched:
 	mov	x30, xzr
 	bl	kmain
 .size primary_switched, . - primary_switched
+
+// The first pass of relocation: to the physical address, which the black box is told.
+//   In: x22 = _text. Out: x23 = displacement. Clobbers x0-x6, x9, x10.
+.type relocate_to_here, %function
+relocate_to_here:
+	mov	x10, x30
+	mov_q	x1, KIMAGE_VADDR
+	sub	x23, x22, x1
+	adr_l	x9, black_box
+	str	x22, [x9, #BB_IMAGE_PA]
+	str	x23, [x9, #BB_DISPLACEMENT]
+	mov	x0, x23
+	mov	x1, x23
+	bl	relocate_image
+	ret	x10
+.size relocate_to_here, . - relocate_to_here
 
 // Adds a displacement to every pointer that the linker could not fix.
 //   In:  x0 = added to where each pointer lies, x1 = added to its value

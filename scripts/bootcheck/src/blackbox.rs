@@ -30,7 +30,7 @@ pub const SYMBOL: &str = "black_box";
 pub const ALIGNMENT: u64 = 64 << 10;
 
 /// The stages of version 1, in order.
-const STAGES: [&str; 12] = [
+pub const STAGES: [&str; 12] = [
     "entry",
     "relocate",
     "idmap",

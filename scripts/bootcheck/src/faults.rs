@@ -10,17 +10,7 @@ use serde::Deserialize;
 use crate::verdict::Verdict;
 
 /// The stages in which a fault can be asked for: once the command line is known.
-pub const STAGES: [&str; 9] = [
-    "fdt",
-    "early_mmu",
-    "mmu_on",
-    "high",
-    "console",
-    "heap",
-    "protect",
-    "selftest",
-    "done",
-];
+pub const STAGES: &[&str] = crate::blackbox::STAGES.split_at(3).1;
 
 /// The faults, by name.
 pub type Catalogue = BTreeMap<String, Fault>;

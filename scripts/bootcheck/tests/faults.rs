@@ -154,7 +154,7 @@ fn cells() -> (Vec<Cell>, BTreeMap<String, usize>) {
     let mut cells = Vec::new();
     let mut impossible = BTreeMap::new();
     for (name, fault) in faults {
-        for stage in STAGES {
+        for &stage in STAGES {
             let (expected, cannot) = match fault.answer(stage) {
                 Ok(expected) => (expected, None),
                 Err(reason) => {

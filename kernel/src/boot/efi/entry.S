@@ -19,14 +19,7 @@ efi_entry:
 	// Stage `entry`: this, too, is watched from outside.
 	bl	open_black_box
 	adr	x22, _text
-	mov_q	x1, KIMAGE_VADDR
-	sub	x23, x22, x1
-	adr_l	x9, black_box
-	str	x22, [x9, #BB_IMAGE_PA]
-	str	x23, [x9, #BB_DISPLACEMENT]
-	mov	x0, x23
-	mov	x1, x23
-	bl	relocate_image
+	bl	relocate_to_here
 
 	mov	x0, x20
 	mov	x1, x21
