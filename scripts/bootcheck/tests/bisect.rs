@@ -131,6 +131,18 @@ fn where_only_skipped_commits_are_left_the_candidates_are_listed() {
 }
 
 #[test]
+fn a_build_that_makes_nothing_is_not_judged_by_an_older_image() {
+    let mut scratch = Scratch::new();
+    let commits = scratch.commit_all("good good lazy panic panic");
+    let output = scratch.bisect(&["--good", &commits[0]]);
+    assert_eq!(status(&output), 1, "{}", text(&output.stderr));
+    let report = json(&output);
+    assert_eq!(report["candidates"].as_array().unwrap().len(), 2);
+    let steps = report["steps"].to_string();
+    assert!(steps.contains("the build left no"), "{steps}");
+}
+
+#[test]
 fn a_flaky_failure_is_followed_through_its_passes() {
     let mut scratch = Scratch::new();
     let commits = scratch.commit_all("good good good flaky flaky flaky flaky");

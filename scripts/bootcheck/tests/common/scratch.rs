@@ -16,12 +16,14 @@ pub struct Scratch {
     commits: u32,
 }
 
-/// Copies the image that the file `kind` names, and says so in a file outside; `hang` has no end.
+/// Copies the image that the file `kind` names, and says so in a file outside; `hang` has no end, and `lazy`
+/// succeeds with nothing made.
 const BUILD: &str = r#"#!/bin/sh
 echo "$(cat number)" >> "$(dirname "$0")/builds"
 kind=$(cat kind)
 [ "$kind" != hang ] || exec sleep 1000
 [ "$kind" != broken ] || { echo "x.c:1: error: boo" >&2; exit 2; }
+[ "$kind" != lazy ] || exit 0
 [ "$kind" != full ] || { echo "ld: a.o: No space left on device" >&2; exit 1; }
 [ -z "$SECRET_TOKEN" ] || { echo "error: the build sees $SECRET_TOKEN" >&2; exit 2; }
 [ ! -e "$(dirname "$0")/wait-at-$(cat number)" ] || sleep 1000
@@ -87,6 +89,8 @@ impl Scratch {
         std::fs::write(scratch.path("build.sh"), BUILD).unwrap();
         std::fs::create_dir(scratch.path("repo")).unwrap();
         scratch.git(&["init", "-q", "-b", "main"]);
+        // What a build makes is ignored, as a rule, and stays from one revision to the next.
+        std::fs::write(scratch.repo().join(".gitignore"), "out\n").unwrap();
         scratch
     }
 
