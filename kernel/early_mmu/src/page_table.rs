@@ -197,7 +197,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     {
         let span = self.check_range(va, size_bytes)?;
         let whole = Protect::new::<G>(prot);
-        self.plan(span, &Protect::new::<G>(prot).splitting(), |_, _| Ok(()))?;
+        self.plan(span, &whole.splitting(), |_, _| Ok(()))?;
         let mut split = self.split_where(span, flags, |leaf| whole.changes(leaf), alloc, live)?;
         // Old and new sizes may be in a TLB at once only as long as they say the same.
         live.settle(&mut split);

@@ -37,8 +37,8 @@ impl MmuRegisters {
     }
 
     /// Each half with its tables' geometry, walks cacheable and inner shareable,
-    /// `ips` as `TCR_EL1.IPS` takes it; caches, translation and SP alignment checks
-    /// on.
+    /// `ips` as `TCR_EL1.IPS` takes it; caches, translation and alignment checks, of
+    /// data and SP, on.
     pub fn set(&mut self, idmap: PhysAddr, swapper: PhysAddr, ips: u64) {
         let walks = TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
             + TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable

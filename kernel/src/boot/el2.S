@@ -88,7 +88,7 @@ refuse_el3:
 	bl	early_puts
 	adr_l	x1, park_vectors	// without semihosting HLT is undefined
 	msr	vbar_el3, x1
-	isb
+	isb				// the vectors, before what may be undefined
 	adr_l	x1, semihosting_exit
 	mov	w0, #0x20		// SYS_EXIT_EXTENDED
 	hlt	#0xf000

@@ -9,6 +9,7 @@ use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::{MapError, Prot};
 
 /// `update_mapping_prot`.
+#[derive(Clone, Copy)]
 pub(crate) struct Protect {
     mask: u64,
     set: u64,
