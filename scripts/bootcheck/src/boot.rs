@@ -78,6 +78,15 @@ impl Earlier {
 }
 
 impl Outcome {
+    /// A boot of an image that cannot boot.
+    #[must_use]
+    pub fn unbootable(reason: String) -> Self {
+        Self::without_guest(Facts {
+            unbootable: Some(reason),
+            ..Facts::default()
+        })
+    }
+
     /// A boot that did not come to running the guest.
     #[must_use]
     pub fn without_guest(facts: Facts) -> Self {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, FromArgMatches, Parser, Subcommand};
@@ -13,6 +14,7 @@ use crate::image::{self, Form, Image};
 use crate::loader::{self, Loader};
 use crate::matrix::shard::Shard;
 use crate::plan::{Entry, Plan, Size, machine_name};
+use crate::symbols::Source;
 use crate::verdict::{Rule, Verdict};
 
 /// Where `make image` puts the kernel.
@@ -486,6 +488,7 @@ impl BootArgs {
     /// Why the image cannot boot.
     pub fn plan(&self) -> Result<Plan, String> {
         let mut plan = self.guest.plan_with(self.elf().as_deref())?;
+        plan.source = Source::for_image(self.elf(), &self.guest.image).map(Arc::new);
         plan.reboots = self.reboots;
         Ok(plan)
     }
@@ -603,10 +606,24 @@ impl GuestArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::Guest;
     use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// What a Linux without a console died of is read by its names, in a matrix and a bisection as
+    /// well: those plan their boots by this alone.
+    #[test]
+    fn a_plan_knows_the_elf_that_was_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("Image");
+        std::fs::write(&image, Guest::default().power_off().image()).unwrap();
+        let options = ["--elf", "vmlinux", "--image"].map(OsStr::new);
+        let options = options.into_iter().chain([image.as_os_str()]);
+        let plan = BootArgs::from_options(options).unwrap().plan().unwrap();
+        assert!(plan.source.is_some());
     }
 }

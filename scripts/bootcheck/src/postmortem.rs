@@ -63,11 +63,12 @@ pub fn examine(qemu: &mut Qemu, plan: &Plan, marks: &[BlackBox], depth: Depth) -
         found.take_record(record);
         return found;
     }
-    if let Ok(cpus) = stub.cpus()
-        && let Some(first) = cpus.first()
-    {
-        let _ = stub.select(*first);
-    }
+    let cpus = stub.cpus().unwrap_or_default();
+    let (first, others) = match cpus.split_first() {
+        Some((first, others)) => (Some(*first), others),
+        None => (None, &[][..]),
+    };
+    let _ = first.map(|cpu| stub.select(cpu));
     found.registers = stub.registers().ok();
     let record = known_place(stub, plan, marks)
         .or_else(|| named_place(stub, plan, marks, found.registers.as_ref()?))
@@ -75,6 +76,10 @@ pub fn examine(qemu: &mut Qemu, plan: &Plan, marks: &[BlackBox], depth: Depth) -
     found.take_record(record);
     found.linux = linux(stub, plan);
     found.scene = scene(stub, &found);
+    // Of ours, one CPU runs the kernel.
+    if !plan.image.is_ours {
+        add_cpus(stub, others, &mut found.scene);
+    }
     found
 }
 
@@ -160,7 +165,25 @@ fn scene(stub: &mut GdbStub, found: &PostMortem) -> Scene {
         bases,
         exception,
         last,
+        others: Vec::new(),
         memory,
+    }
+}
+
+/// Adds registers and stacks of these CPUs.
+fn add_cpus(stub: &mut GdbStub, cpus: &[u32], scene: &mut Scene) {
+    for cpu in cpus {
+        let general = stub.select(*cpu).and_then(|()| stub.general());
+        let Ok(general) = general else { continue };
+        let registers = unwind::Registers {
+            x: std::array::from_fn(|number| general[number]),
+            sp: general[31],
+            pc: general[32],
+        };
+        if let Some(stack) = read_stack(stub, registers.sp) {
+            scene.memory.add(registers.sp, stack);
+        }
+        scene.others.push(registers);
     }
 }
 

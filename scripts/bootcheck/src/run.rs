@@ -20,7 +20,6 @@ use crate::interrupt::{self, Interrupted};
 use crate::plan::has_word;
 use crate::report::Report;
 use crate::symbols::Source;
-use crate::verdict::Facts;
 
 /// How many lines of a hidden console are told after a failure.
 const LAST_LINES: usize = 12;
@@ -99,26 +98,31 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
     Ok(report.verdict.exit_status(args.expect))
 }
 
+/// One boot without a console to show: what matrices and bisections are made of.
+///
+/// # Errors
+/// [`Interrupted`], with QEMU gone.
+pub fn boot_unseen(args: &BootArgs) -> Result<Report, Interrupted> {
+    Ok(match args.plan() {
+        Ok(plan) => Report::new(&boot(&plan, &mut |_| {})?, plan.source.as_deref()),
+        Err(reason) => Report::new(&Outcome::unbootable(reason), None),
+    })
+}
+
 /// Boots up to `--repeat` times, until a verdict is not the expected one; the last outcome.
 fn build_and_boot(
     args: &BootArgs,
     source: Option<&Arc<Source>>,
     on_console: &mut dyn FnMut(&[u8]),
 ) -> anyhow::Result<Outcome> {
-    let unbootable = |reason| {
-        Outcome::without_guest(Facts {
-            unbootable: Some(reason),
-            ..Facts::default()
-        })
-    };
     if let Some(command) = &args.build
         && let Err(reason) = build(args, command)?
     {
-        return Ok(unbootable(reason));
+        return Ok(Outcome::unbootable(reason));
     }
     let mut plan = match args.plan() {
         Ok(plan) => plan,
-        Err(reason) => return Ok(unbootable(reason)),
+        Err(reason) => return Ok(Outcome::unbootable(reason)),
     };
     plan.source = source.cloned();
     let mut outcome = boot(&plan, on_console)?;

@@ -19,13 +19,12 @@ use sha2::{Digest, Sha256};
 use super::builder::{Builder, Products};
 use super::failure::Sight;
 use super::search::Costs;
-use crate::boot::{Outcome, boot};
 use crate::build::NotBuilt;
 use crate::cli::BootArgs;
 use crate::files;
-use crate::report::Report;
+use crate::run::boot_unseen;
 use crate::symbols::Source;
-use crate::verdict::{Facts, Verdict};
+use crate::verdict::Verdict;
 
 /// How often a boot is tried that QEMU or the host spoilt.
 const ATTEMPTS: u32 = 3;
@@ -317,22 +316,15 @@ impl Lab {
 
     fn boot_now(&mut self, key: &str) -> anyhow::Result<Sight> {
         let args = self.boot_args(key);
-        let source = self.source(key);
         let mut trouble = String::new();
         for attempt in 0..ATTEMPTS {
             // What troubles the host may be over soon.
             std::thread::sleep(Duration::from_secs(attempt.into()));
             let started = Instant::now();
-            let outcome = match args.plan() {
-                Ok(plan) => boot(&plan, &mut |_| {})?,
-                Err(reason) => Outcome::without_guest(Facts {
-                    unbootable: Some(reason),
-                    ..Facts::default()
-                }),
-            };
+            let report = boot_unseen(&args)?;
             self.effort.boots += 1;
             self.effort.boot_seconds += started.elapsed().as_secs_f64();
-            let mut sight = Sight::from(Report::new(&outcome, source.as_ref()));
+            let mut sight = Sight::from(report);
             sight.seconds = started.elapsed().as_secs_f64();
             if sight.verdict != Verdict::Infra {
                 return Ok(sight);

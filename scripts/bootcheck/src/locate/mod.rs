@@ -17,8 +17,10 @@ pub struct Scene {
     pub bases: Vec<u64>,
     /// The registers at the first exception from which execution never resumed.
     pub exception: Option<Registers>,
-    /// The registers of the CPU that stands still.
+    /// The registers of the first CPU, where it stands still.
     pub last: Option<Registers>,
+    /// Those of the other CPUs, if the kernel runs on all of them.
+    pub others: Vec<Registers>,
     /// The stacks, at the addresses that the registers use.
     pub memory: Snapshot,
 }
@@ -131,12 +133,15 @@ fn by_scene(verdict: Verdict, scene: &Scene, symbols: Option<&Symbols>) -> Optio
         positions.add(*base);
     }
     let mut memory = scene.memory.clone();
-    Some(unwind::backtrace(
-        symbols,
-        &positions,
-        &registers,
-        &mut memory,
-    ))
+    let mut backtrace = |registers| unwind::backtrace(symbols, &positions, registers, &mut memory);
+    let frames = backtrace(&registers);
+    let is_panicking = |frames: &[Frame]| frames.iter().flat_map(steps).any(|it| is_handler(&it));
+    if verdict != Verdict::Panic || is_panicking(&frames) {
+        return Some(frames);
+    }
+    // One of the others panicked, and stopped this one.
+    let mut others = scene.others.iter().map(backtrace);
+    Some(others.find(|frames| is_panicking(frames)).unwrap_or(frames))
 }
 
 fn unknown(pc: u64) -> Frame {
@@ -225,13 +230,14 @@ fn steps(frame: &Frame) -> Vec<Step> {
         .collect()
 }
 
+/// Whether this is the function that a panic ends in: Rust's, or Linux's.
+fn is_handler(step: &Step) -> bool {
+    let name = step.function.as_deref().unwrap_or_default();
+    name.ends_with("rust_begin_unwind") || name == "panic"
+}
+
 /// Takes off what ran because of the panic: the handler, and the library's way to it.
 fn skip_panic_handler(steps: &mut Vec<Step>) {
-    let is_handler = |step: &Step| {
-        let name = step.function.as_deref().unwrap_or_default();
-        // Rust's, and Linux's.
-        name.ends_with("rust_begin_unwind") || name == "panic"
-    };
     let handler = steps.iter().rposition(is_handler).map_or(0, |at| at + 1);
     let library = steps[handler..].iter().take_while(|step| step.is_library);
     let skipped = handler + library.count();

@@ -119,6 +119,28 @@ fn registers_and_memory_are_better_than_the_console() {
 }
 
 #[test]
+fn the_panic_is_where_one_of_the_cpus_panics() {
+    let symbols = elf();
+    let cpu = |offset| Registers {
+        pc: LOAD + offset,
+        ..Registers::default()
+    };
+    let mut panicking = cpu(0x24);
+    panicking.x[30] = LOAD + 8;
+    let mut scene = Scene {
+        last: Some(cpu(0x34)),
+        others: vec![cpu(0x14), panicking],
+        ..Scene::default()
+    };
+    let found = locate(Verdict::Panic, Some(&scene), None, Some(&symbols));
+    assert_eq!(functions(&found), ["guilty"]);
+    // If none does, nothing is better than the first.
+    scene.others.pop();
+    let found = locate(Verdict::Panic, Some(&scene), None, Some(&symbols));
+    assert_eq!(functions(&found), ["kmain"]);
+}
+
+#[test]
 fn a_pass_is_nowhere() {
     assert_eq!(
         locate(

@@ -6,12 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use super::cell::Cell;
 use super::progress::Progress;
 use super::results::{CellResult, Status};
-use crate::boot::{Outcome, boot};
 use crate::interrupt::Interrupted;
 use crate::parallel;
-use crate::report::Report;
-use crate::symbols::Source;
-use crate::verdict::Facts;
+use crate::run::boot_unseen;
 
 /// How to boot them.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +43,7 @@ impl Boots {
                 return Err(Interrupted);
             }
             let started = progress.start(cell);
-            let report = boot_cell(cell)?;
+            let report = boot_unseen(&cell.args)?;
             let complaint = cell.expect.complaint(&report);
             progress.end(started, &report, complaint.as_deref());
             if self.fail_fast && complaint.is_some() {
@@ -61,18 +58,6 @@ impl Boots {
             .map(|(_, result)| result.into_inner().unwrap_or_else(PoisonError::into_inner))
             .collect()
     }
-}
-
-fn boot_cell(cell: &Cell) -> Result<Report, Interrupted> {
-    let outcome = match cell.plan() {
-        Ok(plan) => boot(&plan, &mut |_| {})?,
-        Err(reason) => Outcome::without_guest(Facts {
-            unbootable: Some(reason),
-            ..Facts::default()
-        }),
-    };
-    let source = Source::for_image(cell.args.elf(), &cell.args.guest.image);
-    Ok(Report::new(&outcome, source.as_ref()))
 }
 
 fn lock(result: &Mutex<CellResult>) -> std::sync::MutexGuard<'_, CellResult> {
