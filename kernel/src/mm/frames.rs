@@ -2,7 +2,7 @@
 //! RAM for the linear map.
 
 use early_mmu::{Geometry as _, MapError, PhysAddr, ReservedFrames, TableAlloc};
-use platform::memblock::{AllocError, Memblock};
+use platform::memblock::Memblock;
 use platform::range::PhysRange;
 
 use crate::arch::cache;
@@ -110,34 +110,64 @@ impl<'m> MemblockFrames<'m> {
     pub fn count(&self) -> usize {
         self.count
     }
-}
 
-impl TableAlloc for MemblockFrames<'_> {
-    type Frame = Frame;
-    type Reserved<'a>
-        = FrameRun
-    where
-        Self: 'a;
-
-    fn reserve(&mut self, needed: usize) -> Result<FrameRun, MapError> {
+    /// At most `needed` of the frames that reserve() has found.
+    fn next_run(&mut self, needed: usize) -> FrameRun {
         let size_bytes = needed as u64 * PAGE_SIZE;
-        let range = match self.memblock.allocate(size_bytes, PAGE_SIZE, self.within) {
+        let piece = self
+            .memblock
+            .allocate_piece(size_bytes, PAGE_SIZE, self.within);
+        let range = match piece {
             Ok(range) => range,
-            Err(AllocError::OutOfMemory { .. }) => {
-                // They are taken in one piece.
-                let free_bytes = self.memblock.largest_free_bytes(PAGE_SIZE, self.within);
-                return Err(MapError::OutOfFrames {
-                    needed,
-                    available: (free_bytes / PAGE_SIZE) as usize,
-                });
-            }
-            Err(AllocError::ListFull(full)) => panic!("table frames: {full}"),
+            Err(error) => panic!("table frames: {error}"),
         };
-        self.count += needed;
         // Whoever ran before may have left lines of it dirty.
         cache::clean_and_invalidate(range);
         // SAFETY: free memory until now, by new()'s caller; nobody else gets it.
-        Ok(unsafe { FrameRun::new(self.window, range) })
+        unsafe { FrameRun::new(self.window, range) }
+    }
+}
+
+impl<'m> TableAlloc for MemblockFrames<'m> {
+    type Frame = Frame;
+    type Reserved<'a>
+        = MemblockReserved<'a, 'm>
+    where
+        Self: 'a;
+
+    fn reserve(&mut self, needed: usize) -> Result<MemblockReserved<'_, 'm>, MapError> {
+        let available = self.memblock.free_units(PAGE_SIZE, self.within) as usize;
+        if available < needed {
+            return Err(MapError::OutOfFrames { needed, available });
+        }
+        self.count += needed;
+        // SAFETY: there is no frame in it.
+        let run = unsafe { FrameRun::new(self.window, PhysRange { start: 0, end: 0 }) };
+        Ok(MemblockReserved {
+            source: self,
+            run,
+            left: needed,
+        })
+    }
+}
+
+/// Frames that are free for sure: nobody else can allocate while this borrows. In one
+/// run where memory has one, else in as many as it takes.
+pub struct MemblockReserved<'a, 'm> {
+    source: &'a mut MemblockFrames<'m>,
+    run: FrameRun,
+    left: usize,
+}
+
+impl ReservedFrames for MemblockReserved<'_, '_> {
+    type Frame = Frame;
+
+    fn take(&mut self) -> (PhysAddr, Frame) {
+        if self.run.available() == 0 {
+            self.run = self.source.next_run(self.left);
+        }
+        self.left -= 1;
+        self.run.take()
     }
 }
 

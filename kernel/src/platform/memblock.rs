@@ -66,16 +66,41 @@ impl Memblock {
         Ok(range)
     }
 
-    /// Size in bytes of the largest piece that [`allocate`](Self::allocate) could take
-    /// with that alignment.
-    pub fn largest_free_bytes(&self, align_bytes: u64, within: PhysRange) -> u64 {
-        self.free(align_bytes, within)
-            .filter_map(|free| {
-                let start = free.start.max(1).checked_next_multiple_of(align_bytes)?;
-                free.end.checked_sub(start)
-            })
-            .max()
-            .unwrap_or(0)
+    /// The same, but where no free range is that large, whole units of `align_bytes`
+    /// from the lowest that has any: the rest takes further calls, which do not fail
+    /// for want of memory while [`free_units`](Self::free_units) are left.
+    ///
+    /// # Errors
+    /// [`AllocError`], and nothing is taken.
+    pub fn allocate_piece(
+        &mut self,
+        size_bytes: u64,
+        align_bytes: u64,
+        within: PhysRange,
+    ) -> Result<PhysRange, AllocError> {
+        let whole = self.allocate(size_bytes, align_bytes, within);
+        let Err(AllocError::OutOfMemory { .. }) = whole else {
+            return whole;
+        };
+        let Some(piece) = self.units(align_bytes, within).next() else {
+            return whole;
+        };
+        self.reserved.insert(piece).map_err(AllocError::ListFull)?;
+        Ok(piece)
+    }
+
+    /// How many whole units of `align_bytes`, at multiples of it, are free in `within`.
+    pub fn free_units(&self, align_bytes: u64, within: PhysRange) -> u64 {
+        let units = self.units(align_bytes, within);
+        units.map(|units| units.size_bytes() / align_bytes).sum()
+    }
+
+    /// What is free in `within` of units of `align_bytes`, in pieces.
+    fn units(&self, align_bytes: u64, within: PhysRange) -> impl Iterator<Item = PhysRange> + '_ {
+        self.free(align_bytes, within).filter_map(move |free| {
+            let start = free.start.max(1);
+            PhysRange { start, ..free }.align_inward(align_bytes)
+        })
     }
 
     /// What is free in `within`, in pieces.
@@ -239,8 +264,6 @@ mod tests {
                 let within = random.pick(&[EVERYWHERE, EVERYWHERE, window]);
                 let before = memblock;
                 let lowest = lowest_place(&before, size, align, within);
-                let largest = before.largest_free_bytes(align, within);
-                assert_eq!(lowest.is_some(), size <= largest, "{before:?} {size:#x}");
                 let Ok(got) = memblock.allocate(size, align, within) else {
                     assert_eq!(lowest, None, "{before:?} {size:#x} {align:#x} {within}");
                     assert_eq!(memblock.reserved.as_slice(), before.reserved.as_slice());
@@ -256,6 +279,50 @@ mod tests {
             }
         }
         assert!(taken > 1000 && refused > 1000, "{taken} {refused}");
+    }
+
+    /// Page by page: what single allocations would find.
+    fn free_pages(memblock: &Memblock, page: u64, within: PhysRange) -> Vec<u64> {
+        let mut memblock = *memblock;
+        let next = || memblock.allocate(page, page, within).ok();
+        core::iter::from_fn(next).map(|page| page.start).collect()
+    }
+
+    #[test]
+    fn in_pieces_all_that_is_free_can_be_had() {
+        let mut random = Xorshift::new(0x5eed_0004);
+        let (mut in_pieces, mut refused) = (0, 0);
+        for _ in 0..1000 {
+            let mut memblock = random_memblock(&mut random);
+            let page = random.pick(&[0x1000, 0x4000]);
+            let start = random.below(256) * 0x800;
+            let within = random.pick(&[EVERYWHERE, range(start, start + 0x4_0000)]);
+            let free = free_pages(&memblock, page, within);
+            assert_eq!(memblock.free_units(page, within), free.len() as u64);
+
+            let wanted = 1 + random.below(40) * 0x1000 / page;
+            let mut got = Vec::new();
+            while let left @ 1.. = wanted - got.len() as u64 {
+                let Ok(piece) = memblock.allocate_piece(left * page, page, within) else {
+                    break;
+                };
+                assert!(piece.size_bytes() <= left * page && piece.size_bytes() % page == 0);
+                in_pieces += u32::from(piece.size_bytes() < left * page);
+                got.extend((piece.start..piece.end).step_by(page as usize));
+            }
+            refused += u32::from((got.len() as u64) < wanted);
+            assert_eq!(got.len(), free.len().min(wanted as usize), "{memblock:?}");
+            got.sort_unstable();
+            got.dedup();
+            assert!(got.iter().all(|page| free.contains(page)), "{memblock:?}");
+            let left = memblock.free_units(page, within);
+            assert_eq!(
+                left as usize,
+                free.len() - got.len(),
+                "none is lost, none is twice"
+            );
+        }
+        assert!(in_pieces > 100 && refused > 100, "{in_pieces} {refused}");
     }
 
     #[test]

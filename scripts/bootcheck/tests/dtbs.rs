@@ -123,9 +123,7 @@ fn judge(report: &Report) -> Result<&'static str, String> {
     }
 }
 
-#[test]
-#[ignore = "needs the kernel: `make image`"]
-fn every_mutated_tree_boots_or_is_refused_clearly() {
+fn kernel() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/kernel/Image");
     let image = std::env::var_os("KERNEL_IMAGE").map_or_else(default, PathBuf::from);
     assert!(
@@ -133,6 +131,61 @@ fn every_mutated_tree_boots_or_is_refused_clearly() {
         "there is no kernel {}: `make image` builds it",
         image.display()
     );
+    image
+}
+
+/// QEMU's tree with `/memreserve/` entries: start and size in bytes.
+fn with_reservations(ranges: &[(u64, u64)]) -> Vec<u8> {
+    // Words of the header, at these offsets: totalsize, off_dt_struct, off_dt_strings; and
+    // off_mem_rsvmap, where the block begins that comes before all other.
+    const MOVED: [usize; 3] = [4, 8, 12];
+    const OFF_MEM_RSVMAP: usize = 16;
+    let word = |at: usize| u32::from_be_bytes(VIRT[at..at + 4].try_into().unwrap());
+    let entries = ranges.iter().flat_map(|(start, size)| [start, size]);
+    let entries: Vec<u8> = entries.flat_map(|word| word.to_be_bytes()).collect();
+    let mut tree = VIRT.to_vec();
+    for at in MOVED {
+        let moved = word(at) + entries.len() as u32;
+        tree[at..at + 4].copy_from_slice(&moved.to_be_bytes());
+    }
+    let block = word(OFF_MEM_RSVMAP) as usize;
+    tree.splice(block..block, entries);
+    tree
+}
+
+/// 512 MiB, of which 512 KiB in every 8 MiB are free: a linear map of pages takes 1 MiB of tables.
+#[test]
+#[ignore = "needs the kernel: `make image`"]
+fn tables_are_taken_from_ram_in_pieces() {
+    let bank = (0x4000_0000_u64..0x6000_0000).step_by(8 << 20);
+    let taken: Vec<_> = bank
+        .map(|start| (start + (512 << 10), (8 << 20) - (512 << 10)))
+        .collect();
+    let directory = tempfile::tempdir().unwrap();
+    let tree = directory.path().join("tree.dtb");
+    std::fs::write(&tree, with_reservations(&taken)).unwrap();
+    let (image, tree) = (kernel(), tree.display().to_string());
+    let words = [
+        "bootcheck",
+        "boot",
+        "--mem",
+        "512M",
+        "--append",
+        "linear=page",
+    ];
+    let words = words.into_iter().chain(["--dtb", &tree, "--image"]);
+    let Command::Boot(args) = Cli::parse_from(words.chain(image.to_str())).command else {
+        unreachable!("the command is boot");
+    };
+    let report = Report::new(&boot(&args.plan().unwrap(), &mut |_| {}).unwrap(), None);
+    let console = report.console.unwrap_or_default();
+    assert_eq!(report.verdict, Verdict::Pass, "{console}");
+}
+
+#[test]
+#[ignore = "needs the kernel: `make image`"]
+fn every_mutated_tree_boots_or_is_refused_clearly() {
+    let image = kernel();
     let count = std::env::var("DTB_MUTANTS").map_or(100, |count| count.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let next = AtomicU64::new(0);
