@@ -69,7 +69,7 @@ extern "C" fn kmain() -> ! {
     let before = selftest::before_protect(boot);
     stage::enter(Stage::Protect);
     mm::protect::mark_linear_text_alias_ro(&mut tables, boot);
-    mm::protect::mark_rodata_ro(&mut tables, boot, boot.options.rodata);
+    mm::protect::mark_rodata_ro(&mut tables, boot.options.rodata);
     let no_wx = mm::ptdump::check(&tables, boot.options.ptdump);
 
     stage::enter(Stage::Selftest);

@@ -84,6 +84,16 @@ pub fn rodata() -> Segment {
     }
 }
 
+/// All that is read-only in the end: text, and rodata behind it.
+pub fn read_only() -> Segment {
+    Segment {
+        name: "text and rodata",
+        start: text().start,
+        end: rodata().end,
+        prot: PAGE_KERNEL_RO,
+    }
+}
+
 /// Variables, stacks and static tables, in pieces: the guard below each stack
 /// is left out.
 pub fn data() -> [Segment; 3] {

@@ -77,8 +77,8 @@ impl LinearMap {
 
 /// Maps all RAM read-write, never executable.
 ///
-/// Leaves end where the image's segments end, so that `update_mapping_prot` of
-/// a segment's alias needs no block split later.
+/// Leaves end where the image's read-only part does, so that `update_mapping_prot`
+/// of its alias needs no block split later.
 ///
 /// # Errors
 /// What `create_mapping` refused, and where.
@@ -98,8 +98,7 @@ pub fn map(
     };
     // Nothing in it is ever executed: the tables say so too.
     let flags = blocks | Flags::NO_EXEC;
-    let cuts = [image::text(), image::rodata()].map(|segment| segment.phys(image_pa));
-    let cuts = [cuts[0].start, cuts[0].end, cuts[1].end];
+    let constant = image::read_only().phys(image_pa);
     // Allocating frames changes what is reserved, never what is to be mapped.
     let memblock = *frames.memblock();
     for part in memblock
@@ -107,7 +106,7 @@ pub fn map(
         .filter_map(|part| part.intersect(reach))
     {
         let mut start = part.start;
-        for end in cuts
+        for end in [constant.start, constant.end]
             .into_iter()
             .filter(|&cut| part.start < cut && cut < part.end)
             .chain([part.end])

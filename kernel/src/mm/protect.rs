@@ -11,40 +11,25 @@ use super::image::{self, Segment};
 use crate::arch::tlb;
 use crate::boot::info::BootInfo;
 
-/// Takes write access from the linear map's alias of the kernel text, which
-/// otherwise would let code be changed through data. Linux:
-/// `mark_linear_text_alias_ro`.
+/// Takes write access from the linear map's alias of text and rodata, which
+/// otherwise would let code and constants be changed through data; whatever
+/// `rodata=` says. Linux v6.12: `mark_linear_text_alias_ro`, which goes from
+/// `_text` to the end of rodata in one call as well.
 pub fn mark_linear_text_alias_ro(tables: &mut KernelTables, boot: &BootInfo) {
-    make_read_only(
-        tables,
-        "linear alias of text",
-        linear_alias(boot, image::text()),
-        image::text(),
-    );
+    let constant = image::read_only();
+    let alias = boot.linear.virt(boot.image_pa + constant.start);
+    make_read_only(tables, "linear alias of text and rodata", alias, constant);
 }
 
 /// Takes write access from rodata, which relocation needed until now. Linux:
 /// `mark_rodata_ro`.
-pub fn mark_rodata_ro(tables: &mut KernelTables, boot: &BootInfo, mode: RodataMode) {
+pub fn mark_rodata_ro(tables: &mut KernelTables, mode: RodataMode) {
     let rodata = image::rodata();
     if mode == RodataMode::Off {
         log::warn!("rodata=off: constants stay writable");
         return;
     }
     make_read_only(tables, "rodata", rodata.va(), rodata);
-    if mode == RodataMode::Full {
-        make_read_only(
-            tables,
-            "linear alias of rodata",
-            linear_alias(boot, rodata),
-            rodata,
-        );
-    }
-}
-
-/// Virtual address of a segment in the linear map.
-pub fn linear_alias(boot: &BootInfo, segment: Segment) -> u64 {
-    boot.linear.virt(boot.image_pa + segment.start)
 }
 
 fn make_read_only(tables: &mut KernelTables, what: &str, va: u64, segment: Segment) {

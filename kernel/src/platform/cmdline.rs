@@ -142,11 +142,12 @@ pub enum LinearMode {
 /// What becomes read-only in the protect stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RodataMode {
-    /// Nothing: rodata stays writable.
+    /// Only the linear map's alias of text and rodata: constants stay writable.
     Off,
-    /// The kernel's rodata, and the linear map's alias of its text.
+    /// Also the constants.
     On,
-    /// Also the linear map's alias of rodata.
+    /// As `On`, and the linear map consists of pages, so that the rights of any of
+    /// them can change without a block to split.
     Full,
 }
 

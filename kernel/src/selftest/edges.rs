@@ -172,8 +172,8 @@ fn edges_execute(context: &mut Context<'_>) -> TestResult {
                 // SAFETY: must fault; if not, there is a RET.
                 unsafe { guarded::branch(va) }
             }),
-            // SAFETY: must fault. If not, the kernel is broken, which the report
-            // of whatever happens next will say: a hole, a device, or a table.
+            // SAFETY: must fault. If not, the kernel is broken, which the report of
+            // whatever happens next will say: a hole, a device, a table, or a constant.
             None => unsafe { guarded::branch(va) },
         };
         let Err(fault) = branched else {

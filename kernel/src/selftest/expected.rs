@@ -67,24 +67,18 @@ fn image_segments(context: &Context<'_>) -> Vec<Expected> {
     image::segments().into_iter().map(expected).collect()
 }
 
-/// Each bank in pieces: the aliases of what is read-only are apart.
+/// Each bank in pieces: the alias of text and rodata is apart.
 fn linear_map(context: &Context<'_>) -> Vec<Expected> {
     let boot = context.boot;
-    let alias_prot = |pa: u64| {
-        let inside = |segment: Segment| {
-            let range = segment.phys(boot.image_pa);
-            range.start <= pa && pa < range.end
-        };
-        let rodata_too = context.boot.options.rodata == RodataMode::Full;
-        let read_only = inside(image::text()) || rodata_too && inside(image::rodata());
-        if read_only {
+    let text = image::text().phys(boot.image_pa);
+    let rodata = image::rodata().phys(boot.image_pa);
+    let prot = |piece: PhysRange| {
+        if text.contains(piece) || rodata.contains(piece) {
             PAGE_KERNEL_RO
         } else {
             PAGE_KERNEL
         }
     };
-    let text = image::text().phys(boot.image_pa);
-    let rodata = image::rodata().phys(boot.image_pa);
     let reach = boot.linear.reach(boot.pa_bits);
     let mut all = Vec::new();
     for part in boot
@@ -103,7 +97,7 @@ fn linear_map(context: &Context<'_>) -> Vec<Expected> {
                 va: boot.linear.virt(start),
                 pa: start,
                 size_bytes: piece.size_bytes(),
-                prot: alias_prot(start),
+                prot: prot(piece),
             });
             start = end;
         }

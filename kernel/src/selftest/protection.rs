@@ -16,7 +16,7 @@ use crate::arch::mmu::{translate_read, translate_write};
 use crate::arch::{guarded, tlb};
 use crate::boot::info::BootInfo;
 use crate::mm::layout::{LEVEL2_BLOCK_SIZE, PAGE_SIZE};
-use crate::mm::{fixmap, image, protect};
+use crate::mm::{fixmap, image};
 
 pub(super) const TESTS: &[Test] = &[
     Test {
@@ -30,6 +30,10 @@ pub(super) const TESTS: &[Test] = &[
     Test {
         name: "protection.text_alias",
         run: text_alias,
+    },
+    Test {
+        name: "protection.rodata_alias",
+        run: rodata_alias,
     },
     Test {
         name: "protection.execute_data",
@@ -95,15 +99,17 @@ pub enum AliasError {
     WentElsewhere,
 }
 
-fn text_word_alias(boot: &BootInfo) -> u64 {
-    protect::linear_alias(boot, image::text()) + (text_word_va() - image::text().va())
+/// Where the linear map shows an address of the image.
+fn linear_alias(boot: &BootInfo, va: u64) -> u64 {
+    boot.linear.virt(boot.image_pa + (va - image::text().va()))
 }
 
 /// Writes the text word through the linear map, as is possible before the
 /// protect stage.
 pub(super) fn write_text_through_alias(boot: &BootInfo) -> Result<(), AliasError> {
     // SAFETY: nothing executes the word.
-    unsafe { guarded::store8(text_word_alias(boot), 0xa5) }.map_err(AliasError::Faulted)?;
+    unsafe { guarded::store8(linear_alias(boot, text_word_va()), 0xa5) }
+        .map_err(AliasError::Faulted)?;
     if text_word() == 0xa5 {
         Ok(())
     } else {
@@ -145,8 +151,19 @@ fn text_alias(context: &mut Context<'_>) -> TestResult {
         before.is_ok(),
         "before the protect stage the alias was no way to write: {before:?}"
     );
-    must_not_be_writable("the linear alias of text", text_word_alias(context.boot))?;
+    let text_word_alias = linear_alias(context.boot, text_word_va());
+    must_not_be_writable("the linear alias of text", text_word_alias)?;
     check!(text_word() == 0xa5, "the text changed");
+    Ok(())
+}
+
+/// Whatever `rodata=` says.
+fn rodata_alias(context: &mut Context<'_>) -> TestResult {
+    let rodata = image::rodata();
+    let last = rodata.va() + rodata.size_bytes() - 1;
+    for va in [CONSTANT.as_ptr().addr() as u64, last] {
+        must_not_be_writable("the linear alias of rodata", linear_alias(context.boot, va))?;
+    }
     Ok(())
 }
 
