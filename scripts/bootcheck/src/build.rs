@@ -20,7 +20,9 @@ pub struct NotBuilt {
 }
 
 impl NotBuilt {
-    fn because(reason: String) -> Self {
+    /// For this reason; the build did end, or never began.
+    #[must_use]
+    pub fn because(reason: String) -> Self {
         Self {
             reason,
             hung: false,

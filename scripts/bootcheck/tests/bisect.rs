@@ -294,6 +294,31 @@ fn ends_that_are_not_good_and_bad_are_refused() {
 }
 
 #[test]
+fn a_full_disk_stops_a_bisection_that_goes_on_when_there_is_room() {
+    let mut scratch = Scratch::new();
+    let commits = scratch.commit_all("good good good unkept panic panic panic");
+    let said = scratch.refusal(&["--good", &commits[0]]);
+    for part in [
+        "no space left; make some, and `bootcheck bisect --resume --work ",
+        "out/Image: No space left on device",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_eq!(scratch.builds(), [7, 1, 4]);
+
+    // Now there is room.
+    std::fs::write(scratch.path("has-room"), "").unwrap();
+    let images = std::fs::read_dir(scratch.path("work/images")).unwrap();
+    let images = images.map(|directory| directory.unwrap().path().join("Image"));
+    for link in images.filter(|image| image.is_symlink()) {
+        std::fs::remove_file(link).unwrap();
+    }
+    let report = scratch.culprit(&["--resume"]);
+    assert_eq!(report["culprit"]["sha"], *commits[3]);
+    assert_eq!(scratch.builds()[0], 4, "the ends are not built again");
+}
+
+#[test]
 fn good_must_be_an_ancestor_and_history_whole() {
     let mut scratch = Scratch::new();
     let (first, culprit, _) = merged(&mut scratch);

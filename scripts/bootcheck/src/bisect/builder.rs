@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 
 use super::git::Git;
+use super::room;
 use super::tree::Tree;
 use crate::build::{self, NotBuilt};
 use crate::interrupt;
@@ -72,9 +73,6 @@ const PROXIES: &[&str] = &[
 
 /// How long dependencies may take to come.
 const FETCH_PATIENCE: Duration = Duration::from_secs(900);
-
-/// Less room than this on the disk explains any failure.
-const ROOM: u64 = 32 << 20;
 
 /// Builds one revision after the other in one checkout.
 #[derive(Debug)]
@@ -183,25 +181,13 @@ impl Builder {
             Err(mut not_built) => {
                 let said = fs::read(&log_path).unwrap_or_default();
                 let said = String::from_utf8_lossy(&said);
-                self.check_room(&said)?;
+                room::check(self.tree.directory(), &said)?;
                 if let Some(line) = telling_line(&said) {
                     not_built.reason.push_str(&format!(": {line}"));
                 }
                 Ok(Err(not_built))
             }
         }
-    }
-
-    /// A full disk fails builds that are in order.
-    fn check_room(&self, said: &str) -> anyhow::Result<()> {
-        let directory = self.tree.directory();
-        let free = rustix::fs::statvfs(directory).map(|disk| disk.f_bavail * disk.f_frsize);
-        ensure!(
-            !said.contains("No space left on device") && free.is_ok_and(|free| free >= ROOM),
-            "no space left on the disk of {}: make some, then go on with --resume",
-            directory.display()
-        );
-        Ok(())
     }
 
     /// Gives a command the surroundings of a build.

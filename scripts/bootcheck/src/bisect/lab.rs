@@ -106,7 +106,7 @@ impl Lab {
         let old = fs::read(directory.join("journal.json")).ok();
         let old: Option<Journal> = old.and_then(|text| serde_json::from_slice(&text).ok());
         let journal = old.filter(|journal| journal.question == question);
-        Ok(Self {
+        let lab = Self {
             conditions: conditions(&boot)?,
             builder,
             boot,
@@ -118,7 +118,14 @@ impl Lab {
             }),
             sights: HashMap::new(),
             effort: Effort::default(),
-        })
+        };
+        lab.write_journal()?;
+        Ok(lab)
+    }
+
+    fn write_journal(&self) -> anyhow::Result<()> {
+        let text = serde_json::to_vec_pretty(&self.journal)?;
+        files::write_atomically(&self.directory.join("journal.json"), &text)
     }
 
     /// The question of the bisection that was stopped in `directory`.
@@ -226,8 +233,7 @@ impl Lab {
             seconds,
         };
         self.journal.revisions.insert(name.to_owned(), entry);
-        let text = serde_json::to_vec_pretty(&self.journal)?;
-        files::write_atomically(&self.directory.join("journal.json"), &text)?;
+        self.write_journal()?;
         Ok(built)
     }
 

@@ -10,8 +10,9 @@
 //!
 //! - [`history`], [`rates`] and [`search`] are arithmetic: no git, no QEMU, tested with thousands
 //!   of simulated histories.
-//! - [`git`] only reads the user's repository; [`tree`] is the checkout, [`builder`] runs builds,
-//!   [`lab`] remembers what was built and booted, and lets a stopped bisection go on.
+//! - [`git`] only reads the user's repository; [`tree`] is the checkout, with its [`submodules`],
+//!   [`builder`] runs builds while there is [`room`], [`lab`] remembers what was built and booted, and lets
+//!   a stopped bisection go on.
 //! - [`failure`] and [`metric`] say what one boot means, [`sought`] which of them is asked.
 //! - [`ends`] confirms GOOD and BAD, [`hunt`] finds, [`prove`] proves, [`mod@first_difference`]
 //!   compares the last good boot with the first bad one.
@@ -31,9 +32,11 @@ pub mod progress;
 pub mod prove;
 pub mod rates;
 pub mod report;
+pub mod room;
 pub mod search;
 pub mod session;
 pub mod sought;
+pub mod submodules;
 pub mod tree;
 pub mod work;
 

@@ -7,6 +7,7 @@ use super::git::Commit;
 use super::hunt::Hunt;
 use super::lab::Built;
 use super::rates::Tally;
+use crate::build::NotBuilt;
 
 /// What became of BAD with the culprit reverted.
 #[derive(Debug, Clone, Serialize)]
@@ -98,10 +99,7 @@ fn revert(hunt: &mut Hunt<'_>, tip: &Commit, culprit: &Commit) -> anyhow::Result
             Ok(()) => builder.build_checkout(&name),
             Err(reason) => {
                 cannot = Some(reason.clone());
-                Ok(Err(crate::build::NotBuilt {
-                    reason,
-                    hung: false,
-                }))
+                Ok(Err(NotBuilt::because(reason)))
             }
         }
     })?;

@@ -196,14 +196,24 @@ impl Outcome {
         let [first, later @ ..] = &self.fingerprints[..] else {
             return Vec::new();
         };
+        // What lies between two that were tested may be the first.
+        let culprit = self.culprit.as_ref();
+        let latest = match culprit.is_some_and(|culprit| culprit.sha == first.since.sha) {
+            true => "",
+            false => " at the latest",
+        };
         let mut lines = vec![format!(
-            "Fails since {} as {}",
+            "Fails since {}{latest} as {}",
             first.since.short, first.fingerprint
         )];
         lines.extend(later.iter().map(|change| {
-            let after = change.after.as_ref().map_or("", |commit| &commit.short);
+            let after = change.after.as_ref();
+            let after = after.filter(|after| !change.since.parents.contains(&after.sha));
+            let latest = after.map_or(String::new(), |after| {
+                format!(" at the latest, not yet at {},", after.short)
+            });
             format!(
-                "  and since {} (or a commit after {after}) as {}",
+                "  and since {}{latest} as {}",
                 change.since.short, change.fingerprint
             )
         }));

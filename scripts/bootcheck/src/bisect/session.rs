@@ -17,6 +17,8 @@ use super::outcome::{EndReport, Failure, Outcome, changes, steps};
 use super::progress::Progress;
 use super::prove::{Proof, prove};
 use super::report;
+use super::room;
+use super::submodules;
 use super::tree::Tree;
 use super::work::Work;
 use crate::files;
@@ -39,22 +41,35 @@ pub fn run(args: &BisectArgs) -> anyhow::Result<u8> {
         _ => args,
     };
     let result = bisect(args, &git, &work);
-    if result
-        .as_ref()
-        .is_err_and(|error| error.is::<Interrupted>())
-    {
-        work.keep_tree = true;
-        let again = match &args.work {
-            Some(directory) => format!(" --work {}", directory.display()),
-            None => String::new(),
-        };
-        let _ = writeln!(
-            anstream::stderr(),
-            "bisect: interrupted; `bootcheck bisect --resume{again}` in {} goes on",
-            args.repo.display()
-        );
+    match result {
+        Err(error) if error.is::<Interrupted>() => {
+            work.keep_tree = true;
+            let _ = writeln!(
+                anstream::stderr(),
+                "bisect: interrupted; {}",
+                going_on(args, &work)
+            );
+            Err(error)
+        }
+        Err(error) if room::is_lacking(&format!("{error:#}")) => Err(error.context(format!(
+            "no space left; make some, and {}",
+            going_on(args, &work)
+        ))),
+        _ => result,
     }
-    result
+}
+
+/// How to go on where this bisection stops.
+fn going_on(args: &BisectArgs, work: &Work) -> String {
+    let repo = args.repo.display();
+    match (Lab::stopped(work.directory()), &args.work) {
+        (None, _) => format!("start again in {repo}: nothing was built yet"),
+        (Some(_), None) => format!("`bootcheck bisect --resume` in {repo} goes on"),
+        (Some(_), Some(directory)) => {
+            let directory = directory.display();
+            format!("`bootcheck bisect --resume --work {directory}` in {repo} goes on")
+        }
+    }
 }
 
 /// The range, and the two ends of it.
@@ -86,6 +101,14 @@ fn bisect(args: &BisectArgs, git: &Git, work: &Work) -> anyhow::Result<u8> {
     if args.bad == "HEAD" && git.is_dirty() {
         progress
             .say("what is not committed in the checkout belongs to no revision, and is not tested");
+    }
+
+    let left = submodules::missing(git, &range.bad.sha);
+    if !left.is_empty() {
+        progress.say(&format!(
+            "not checked out in your clone, and so not for the builds: the submodules {}",
+            left.join(", ")
+        ));
     }
 
     let settings = Settings {

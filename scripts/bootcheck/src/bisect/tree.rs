@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use super::git::Git;
+use super::submodules;
 
 /// The checkout. One directory for all revisions: paths in debug information stay the same, and
 /// each build only does what the last one has not done.
 #[derive(Debug)]
 pub struct Tree {
     git: Git,
+    /// The repository it is a checkout of.
+    user: Git,
 }
 
 impl Tree {
@@ -30,6 +33,7 @@ impl Tree {
         if fs::read_to_string(&alternates).is_ok_and(|old| old == borrowed) {
             return Ok(Self {
                 git: Git::at(directory),
+                user: user.clone(),
             });
         }
         remove(directory)?;
@@ -57,7 +61,10 @@ impl Tree {
         }
         fs::create_dir_all(directory.join(".git/objects/info")).with_context(cannot)?;
         fs::write(alternates, borrowed).with_context(cannot)?;
-        Ok(Self { git })
+        Ok(Self {
+            git,
+            user: user.clone(),
+        })
     }
 
     /// Its directory.
@@ -66,18 +73,18 @@ impl Tree {
         self.git.directory()
     }
 
-    /// Checks a commit out. What the last one left and git ignores stays, for the next build to go
-    /// on from.
+    /// Checks a commit out, and its submodules. What the last one left and git ignores stays, for the
+    /// next build to go on from.
     ///
     /// # Errors
-    /// The disk is full, or the repository is damaged or partial.
+    /// The disk is full, or the repository is damaged or partial, or a submodule's is.
     pub fn checkout(&self, sha: &str) -> anyhow::Result<()> {
         // An interrupted revert, if there was one.
         let _ = fs::remove_file(self.directory().join(".git/index.lock"));
         self.git
             .text(&["checkout", "--quiet", "--force", "--detach", sha])?;
         self.git.text(&["clean", "--quiet", "-ffd"])?;
-        Ok(())
+        submodules::enter(&self.git, &self.user)
     }
 
     /// Checks out `tip` with `culprit` reverted. Of the inner result: why that cannot be done.
@@ -91,6 +98,7 @@ impl Tree {
     ) -> anyhow::Result<Result<(), String>> {
         self.checkout(tip)?;
         if self.git.text(&["revert", "--no-commit", culprit]).is_ok() {
+            submodules::enter(&self.git, &self.user)?;
             return Ok(Ok(()));
         }
         let conflicts = self.git.text(&["diff", "--name-only", "--diff-filter=U"])?;

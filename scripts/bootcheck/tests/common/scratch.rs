@@ -16,18 +16,22 @@ pub struct Scratch {
     commits: u32,
 }
 
-/// Copies the image that the file `kind` names, and says so in a file outside; `hang` has no end, and `lazy`
-/// succeeds with nothing made.
+/// Copies the image that the file `kind` names, in the repository or in a submodule of a submodule, and says so
+/// in a file outside; `hang` has no end, `lazy` succeeds
+/// with nothing made, and the image of `unkept` finds the disk full when it is put aside.
 const BUILD: &str = r#"#!/bin/sh
 echo "$(cat number)" >> "$(dirname "$0")/builds"
-kind=$(cat kind)
+kind=$(cat lib/deep/kind 2>/dev/null || cat kind)
 [ "$kind" != hang ] || exec sleep 1000
 [ "$kind" != broken ] || { echo "x.c:1: error: boo" >&2; exit 2; }
 [ "$kind" != lazy ] || exit 0
 [ "$kind" != full ] || { echo "ld: a.o: No space left on device" >&2; exit 1; }
 [ -z "$SECRET_TOKEN" ] || { echo "error: the build sees $SECRET_TOKEN" >&2; exit 2; }
 [ ! -e "$(dirname "$0")/wait-at-$(cat number)" ] || sleep 1000
-mkdir -p out && cat "$(dirname "$0")/$kind" number > out/Image
+mkdir -p out && cat "$(dirname "$0")/$kind" number > out/Image || exit
+[ "$kind" = unkept ] && [ ! -e "$(dirname "$0")/has-room" ] || exit 0
+place=$(dirname "$0")/work/images/$(sha256sum < out/Image | cut -d' ' -f1)
+mkdir -p "$place" && ln -s /dev/full "$place/Image"
 "#;
 
 /// A guest that panics one time in four, by the clock.
@@ -70,6 +74,7 @@ impl Scratch {
         for (kind, guest) in [
             ("good", Guest::default().print("boot: PASS\n").power_off()),
             ("panic", Guest::default().print(PANIC).power_off()),
+            ("unkept", Guest::default().print(PANIC).power_off()),
             ("reset", Guest::default().print("up\n").reset()),
             ("flaky", flaky()),
             ("quick", working(10_000, 14)),
