@@ -162,19 +162,20 @@ fn call_trace(fp: u64, sp: u64) {
         raw_println!(" (the stack pointer {sp:#018x} is on no stack)");
         return;
     };
-    let mut at = sp.next_multiple_of(8);
-    let mut record = fp;
+    let mut record = match is_sound(&stack, fp) {
+        true => fp,
+        false => sp.next_multiple_of(8),
+    };
     while !is_sound(&stack, record) {
-        if !within(&stack, at) {
+        if !within(&stack, record) {
             return;
         }
         // SAFETY: a word of a stack, which is mapped as long as the image is.
-        let word = unsafe { (at as *const u64).read() };
+        let word = unsafe { (record as *const u64).read() };
         if is_return_address(word) {
             raw_println!(" {word:#018x} {} ?", InImage(word));
         }
-        at += 8;
-        record = at;
+        record += 8;
     }
     for _ in 0..MAX_FRAMES {
         let [next, lr] = read_record(record);

@@ -189,15 +189,15 @@ fn add_cpus(stub: &mut GdbStub, cpus: &[u32], scene: &mut Scene) {
 
 /// As much as can be read from here on: a stack may end before.
 fn read_stack(stub: &mut GdbStub, sp: u64) -> Option<Vec<u8>> {
+    let mut stack = Vec::new();
     let mut length = STACK;
-    while length >= 256 {
-        match stub.read_virtual(sp, length) {
-            Ok(bytes) => return Some(bytes),
-            // Where the MMU maps it no more, it may still lie there physically.
+    while length >= 64 && stack.len() < STACK {
+        match stub.read_virtual(sp.checked_add(stack.len() as u64)?, length) {
+            Ok(bytes) => stack.extend(bytes),
             Err(_) => length /= 2,
         }
     }
-    None
+    Some(stack).filter(|stack| !stack.is_empty())
 }
 
 fn for_unwinding(registers: &Registers) -> unwind::Registers {

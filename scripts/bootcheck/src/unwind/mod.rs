@@ -3,8 +3,11 @@
 //! Each step up goes by the call frame information that the compiler left in the ELF
 //! (`.eh_frame`, `.debug_frame`), which also covers code built without frame pointers, such as a
 //! prebuilt `core`. Where it covers nothing, as in hand-written assembly without `.cfi`
-//! directives, the frame records that x29 leads to are followed. No step trusts the guest: every
-//! address is checked, every frame must lie above the one before, and their number is bounded.
+//! directives, the frame records that x29 leads to are followed. After a return through an
+//! overwritten frame, which leaves neither a function nor an x29, the stack is searched for the first
+//! chain of frame records that is whole: the innermost calls are lost, those above are right. No step
+//! trusts the guest: every address is checked, every frame must lie above the one before, and their
+//! number is bounded.
 
 use gimli::{
     BaseAddresses, CfaRule, DebugFrame, EhFrame, Register, RegisterRule, UnwindContext,
@@ -18,6 +21,9 @@ const MOST_FRAMES: usize = 64;
 
 /// How far the stack pointer may move from one frame to the next.
 const LARGEST_FRAME: u64 = 16 << 20;
+
+/// How far up a stack is searched for a frame record.
+const LONGEST_SEARCH: u64 = 4 << 10;
 
 /// x29 and x30 of the architecture's procedure call standard.
 const FP: usize = 29;
@@ -54,6 +60,8 @@ pub enum Found {
     FramePointer,
     /// In the link register alone: a function without call frame information had not saved it.
     LinkRegister,
+    /// On the stack; functions between this one and the one before are lost.
+    Search,
 }
 
 /// One frame.
@@ -146,7 +154,11 @@ impl Unwinder<'_> {
         {
             return Some((caller, Found::LinkRegister));
         }
-        Some((self.by_frame_record(registers)?, Found::FramePointer))
+        if let Some(caller) = self.by_frame_record(registers) {
+            return Some((caller, Found::FramePointer));
+        }
+        let is_lost = meaning == Meaning::Executing && linked.is_none();
+        Some((is_lost.then(|| self.by_search(registers))??, Found::Search))
     }
 
     fn apply(&mut self, rules: &Rules, registers: &Registers) -> Option<Registers> {
@@ -210,6 +222,23 @@ impl Unwinder<'_> {
         caller.sp = record.checked_add(16)?;
         caller.pc = lr;
         Some(caller)
+    }
+
+    /// The first frame record on the stack that leads up to the end of its chain.
+    fn by_search(&mut self, registers: &Registers) -> Option<Registers> {
+        (0..LONGEST_SEARCH).step_by(16).find_map(|offset| {
+            let mut candidate = *registers;
+            candidate.x[FP] = registers.sp.next_multiple_of(16).checked_add(offset)?;
+            let caller = self.by_frame_record(&candidate)?;
+            let mut top = caller;
+            for _ in 0..MOST_FRAMES {
+                if top.x[FP] == 0 {
+                    return Some(caller);
+                }
+                top = self.by_frame_record(&top)?;
+            }
+            None
+        })
     }
 
     /// Whether a call in the image may return here.

@@ -145,6 +145,35 @@ fn a_leaf_of_assembly_is_left_through_the_link_register() {
 }
 
 #[test]
+fn after_a_return_to_nowhere_the_stack_is_searched_for_a_whole_chain() {
+    let symbols = elf(&[]);
+    let wild = 0x5a5a_5a5a_5a5a_5a50;
+    let lost = |stack: Vec<u64>| {
+        let mut registers = at(wild, wild);
+        registers.x[LR] = wild;
+        names(&symbols, registers, stack)
+    };
+    let mut stack = vec![7, after_call(5), STACK + 64, after_call(6), 0, 0];
+    stack.extend([STACK + 64, after_call(1), 0, after_call(2)]);
+    assert_eq!(
+        lost(stack.clone()),
+        expected(&[
+            ("", Found::Registers),
+            ("f6", Found::Search),
+            ("f2", Found::FramePointer),
+        ])
+    );
+    // It leads to its end or nowhere.
+    stack[9] = BASE + 8;
+    assert_eq!(lost(stack).len(), 1);
+    // Where the place is known, a broken x29 is the end.
+    assert_eq!(
+        names(&symbols, at(BASE, wild), vec![0, after_call(1)]).len(),
+        1
+    );
+}
+
+#[test]
 fn a_stack_that_leads_in_circles_ends() {
     let symbols = elf(&[]);
     let here = vec![STACK, after_call(1), STACK, after_call(2)];
