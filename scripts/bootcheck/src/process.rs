@@ -44,16 +44,14 @@ impl Tethered {
     /// What the operating system said.
     pub fn wait(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
         let start = Instant::now();
-        let mut pause = Duration::from_micros(200);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Some(status));
             }
-            if start.elapsed() > patience {
+            let Some(left) = patience.checked_sub(start.elapsed()) else {
                 return Ok(None);
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(10));
+            };
+            wait_for_end(&self.child, left);
         }
     }
 
@@ -74,6 +72,26 @@ impl Drop for Tethered {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Sleeps until the child has ended, or less long: no longer than `left`.
+fn wait_for_end(child: &Child, left: Duration) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+        let pid = Pid::from_raw(child.id() as i32);
+        // Readable as soon as the child has ended.
+        let end = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        if let (Some(end), Ok(left)) = (end, Timespec::try_from(left)) {
+            let _ = poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&left));
+            return;
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = child;
+    std::thread::sleep(left.min(Duration::from_micros(500)));
 }
 
 /// Has the kernel kill the child when the thread that starts it is gone.

@@ -133,6 +133,7 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
     let said_so = match rule {
         Rule::LastLine => facts.pass_is_last,
         Rule::Match | Rule::MatchUntilExit => facts.said_pass,
+        Rule::Exit => true,
     };
     match ending {
         Some(Ending::PowerOff | Ending::Semihosting(0) | Ending::Parked) => {
@@ -165,7 +166,7 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
     if facts.said_pass {
         evidence.push(match rule {
             Rule::LastLine => "console-pass",
-            Rule::Match | Rule::MatchUntilExit => "pass-regex",
+            Rule::Match | Rule::MatchUntilExit | Rule::Exit => "pass-regex",
         });
     }
     if facts.has_registers {

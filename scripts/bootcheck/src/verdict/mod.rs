@@ -117,6 +117,8 @@ pub enum Rule {
     Match,
     /// Such a line, and then an orderly end (`--until-exit`).
     MatchUntilExit,
+    /// An orderly end, whatever was said.
+    Exit,
 }
 
 /// How the watch over the guest ended.

@@ -59,6 +59,14 @@ fn each_ending_alone() {
 }
 
 #[test]
+fn a_guest_that_need_only_end_may_stay_silent() {
+    let by_exit = |ending| verdict(&ended(ending), Rule::Exit);
+    assert_eq!(by_exit(Ending::PowerOff), Verdict::Pass);
+    assert_eq!(by_exit(Ending::Reset), Verdict::Reset);
+    assert_eq!(by_exit(Ending::Deadline), Verdict::Timeout);
+}
+
+#[test]
 fn what_goes_wrong_after_pass_wins() {
     let good = passed(Ending::PowerOff);
     let wrong: [(Verdict, Cause); 6] = [
