@@ -3,6 +3,9 @@
 //! Planning only reads. It finds every reason to refuse, counts the tables that are missing and notes
 //! what would change. Writing follows the same way through the tables and cannot fail: nothing else
 //! writes in between, as the caller holds `&mut PageTable`.
+//!
+//! There is one copy of it for all operations, which it asks through `dyn Edit`: an emulator translates each
+//! copy that runs anew, and a run of entries is one question, however long it is.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,6 +39,9 @@ impl Place {
         VirtAddr::new(self.base | self.span.ia)
     }
 }
+
+/// Whether a table may be built at a level for an address: the allocation policy's answer.
+pub(crate) type Permit<'a> = dyn Fn(Level, VirtAddr) -> Result<(), MapError> + 'a;
 
 /// What an operation will do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,17 +111,13 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         }
     }
 
-    pub(crate) fn plan_from_root<E, P>(
+    pub(crate) fn plan_from_root(
         &self,
         root: PhysAddr,
         span: Span,
-        edit: &E,
-        permit: &P,
-    ) -> Result<Plan, MapError>
-    where
-        E: Edit<G>,
-        P: Fn(Level, VirtAddr) -> Result<(), MapError>,
-    {
+        edit: &dyn Edit<G>,
+        permit: &Permit<'_>,
+    ) -> Result<Plan, MapError> {
         let va = VirtAddr::new(self.base | span.ia);
         let table = self.table(root, G::START_LEVEL, va)?;
         let mut plan = Plan::default();
@@ -123,15 +125,14 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         Ok(plan)
     }
 
-    pub(crate) fn write_from_root<E, R>(
+    pub(crate) fn write_from_root<R>(
         &self,
         root: PhysAddr,
         span: Span,
-        edit: &E,
+        edit: &dyn Edit<G>,
         plan: &Plan,
         frames: &mut Budget<R>,
     ) where
-        E: Edit<G>,
         R: ReservedFrames<Frame = M::Frame>,
     {
         if let Some(table) = self.memory.table(root) {
@@ -139,19 +140,15 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         }
     }
 
-    fn plan<E, P>(
+    fn plan(
         &self,
         table: &G::Table,
         level: Level,
         span: Span,
-        edit: &E,
-        permit: &P,
+        edit: &dyn Edit<G>,
+        permit: &Permit<'_>,
         plan: &mut Plan,
-    ) -> Result<(), MapError>
-    where
-        E: Edit<G>,
-        P: Fn(Level, VirtAddr) -> Result<(), MapError>,
-    {
+    ) -> Result<(), MapError> {
         let entries = table.as_ref();
         let covered = wholly_covered::<G>(span, level);
         let run = entries.get(covered.clone()).filter(|run| !run.is_empty());
@@ -218,16 +215,15 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
     }
 
     /// Carries out a plan. `all` says that every entry becomes what [`Edit::overwrite`] writes.
-    fn write<E, R>(
+    fn write<R>(
         &self,
         table: &G::Table,
         level: Level,
         span: Span,
-        edit: &E,
+        edit: &dyn Edit<G>,
         all: bool,
         frames: &mut Budget<R>,
     ) where
-        E: Edit<G>,
         R: ReservedFrames<Frame = M::Frame>,
     {
         let entries = table.as_ref();
@@ -279,9 +275,8 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
     }
 
     /// Builds the table at `level` for `span` and all tables below it, in frames that nobody sees.
-    fn build<E, R>(&self, level: Level, span: Span, edit: &E, frames: &mut R) -> PhysAddr
+    fn build<R>(&self, level: Level, span: Span, edit: &dyn Edit<G>, frames: &mut R) -> PhysAddr
     where
-        E: Edit<G>,
         R: ReservedFrames<Frame = M::Frame>,
     {
         let (pa, mut frame) = frames.take();
@@ -342,8 +337,8 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
 
 /// One answer for a whole contiguous run, if the chunk is one and one answer fits.
 #[inline(always)]
-fn survey_run<G: Geometry, E: Edit<G>>(
-    edit: &E,
+fn survey_run<G: Geometry>(
+    edit: &dyn Edit<G>,
     entries: &[AtomicU64],
     level: Level,
     chunk: &Range<usize>,

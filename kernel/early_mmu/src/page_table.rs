@@ -3,9 +3,9 @@
 use core::marker::PhantomData;
 
 use crate::edit::{Edit, Link, Map, Protect};
-use crate::engine::{Engine, Plan};
+use crate::engine::{Engine, Permit, Plan};
 use crate::error::Argument;
-use crate::geometry::{Geometry, Level};
+use crate::geometry::Geometry;
 use crate::live::BreakBeforeMake;
 use crate::memory::{Budget, NoAlloc, TableAlloc, TableMemory};
 use crate::span::Span;
@@ -197,7 +197,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     {
         let span = self.check_range(va, size_bytes)?;
         let whole = Protect::new::<G>(prot);
-        self.plan(span, &whole.splitting(), |_, _| Ok(()))?;
+        self.plan(span, &whole.splitting(), &|_, _| Ok(()))?;
         let mut split = self.split_where(span, flags, |leaf| whole.changes(leaf), alloc, live)?;
         // Old and new sizes may be in a TLB at once only as long as they say the same.
         live.settle(&mut split);
@@ -296,17 +296,16 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     pub fn tables_needed(&self, mapping: Mapping, flags: Flags) -> Result<usize, MapError> {
         let span = self.check_mapping(&mapping)?;
         Ok(self
-            .plan(span, &Map::new::<G>(&mapping, span, flags), |_, _| Ok(()))?
+            .plan(span, &Map::new::<G>(&mapping, span, flags), &|_, _| Ok(()))?
             .tables)
     }
 
     /// Plans, reserves, writes: the course of every operation.
-    fn run<E, A>(&mut self, span: Span, edit: &E, alloc: &mut A) -> Result<Flush, MapError>
+    fn run<A>(&mut self, span: Span, edit: &dyn Edit<G>, alloc: &mut A) -> Result<Flush, MapError>
     where
-        E: Edit<G>,
         A: TableAlloc<Frame = M::Frame>,
     {
-        let plan = self.plan(span, edit, |level, va| alloc.missing_table(level, va))?;
+        let plan = self.plan(span, edit, &|level, va| alloc.missing_table(level, va))?;
         if plan.writes_nothing() {
             return Ok(Flush::NOTHING);
         }
@@ -317,12 +316,13 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     }
 
     /// Finds out what `edit` would write, without writing. `permit` is asked where a table is missing.
-    pub(crate) fn plan<E, P>(&self, span: Span, edit: &E, permit: P) -> Result<Plan, MapError>
-    where
-        E: Edit<G>,
-        P: Fn(Level, VirtAddr) -> Result<(), MapError>,
-    {
-        self.engine().plan_from_root(self.root, span, edit, &permit)
+    pub(crate) fn plan(
+        &self,
+        span: Span,
+        edit: &dyn Edit<G>,
+        permit: &Permit<'_>,
+    ) -> Result<Plan, MapError> {
+        self.engine().plan_from_root(self.root, span, edit, permit)
     }
 
     fn engine(&self) -> Engine<'_, G, M> {

@@ -22,7 +22,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     /// [`split`](Self::split)); the errors of a bad range, and of damaged tables.
     pub fn unmap(&mut self, va: VirtAddr, size_bytes: u64) -> Result<Retired<'_, G, M>, MapError> {
         let span = self.check_range(va, size_bytes)?;
-        let plan = self.plan(span, &Unmap, |_, _| Ok(()))?;
+        let plan = self.plan(span, &Unmap, &|_, _| Ok(()))?;
         let mut chain = Chain::new(plan.flush::<G>(self.base));
         self.clear(self.root, G::START_LEVEL, span, &mut Some(&mut chain));
         Ok(chain.retired(self))
@@ -40,7 +40,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         size_bytes: u64,
     ) -> Result<Flush, MapError> {
         let span = self.check_range(va, size_bytes)?;
-        let plan = self.plan(span, &Unmap, |_, _| Ok(()))?;
+        let plan = self.plan(span, &Unmap, &|_, _| Ok(()))?;
         self.clear(self.root, G::START_LEVEL, span, &mut None);
         Ok(plan.flush::<G>(self.base))
     }
