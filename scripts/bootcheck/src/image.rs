@@ -83,6 +83,10 @@ impl Header {
 /// Why it cannot boot, as one sentence: missing, unreadable, or not an arm64 image.
 pub fn inspect(path: &Path) -> Result<Image, String> {
     let shown = path.display();
+    if fs::metadata(path).is_ok_and(|data| !data.is_file()) {
+        // A pipe could be read only once, and QEMU reads it too.
+        return Err(format!("{shown} cannot boot: no regular file"));
+    }
     let bytes = fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             format!("there is no image {shown} (`make image` builds ours)")

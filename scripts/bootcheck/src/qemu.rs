@@ -92,12 +92,19 @@ impl Qemu {
             Ok(()) => Ok(qemu),
             Err(qmp::Error::Interrupted) => Err(StartError::Interrupted),
             Err(error) => {
-                let said = qemu.end().messages;
-                Err(StartError::Failed(if said.is_empty() {
-                    format!("QEMU did not start: {error}")
-                } else {
-                    format!("QEMU did not start: {said}")
-                }))
+                if matches!(error, qmp::Error::Silent) {
+                    qemu.process.kill();
+                }
+                let exit = qemu.end();
+                let reason = match (error, exit.status) {
+                    _ if !exit.messages.is_empty() => exit.messages,
+                    (qmp::Error::Closed, Some(status)) => {
+                        let program = plan.qemu.display();
+                        format!("{program} ended without a word ({status}); is that a QEMU?")
+                    }
+                    (error, _) => error.to_string(),
+                };
+                Err(StartError::Failed(format!("QEMU did not start: {reason}")))
             }
         }
     }
@@ -239,7 +246,7 @@ impl Qemu {
 
     /// Ends QEMU, if it has not ended yet. What the guest had printed stays in `console`.
     pub fn end(&mut self) -> Exit {
-        let _ = self.qmp.execute("quit", json!({}));
+        self.qmp.quit();
         let status = self.process.wait(LAST_PATIENCE).ok().flatten();
         if status.is_none() {
             self.process.kill();

@@ -129,6 +129,11 @@ impl Qmp {
         Ok(answer.as_str().unwrap_or_default().to_owned())
     }
 
+    /// Has QEMU end. One that is in trouble would not answer.
+    pub fn quit(&mut self) {
+        let _ = self.writer.write_all(b"{\"execute\": \"quit\"}\n");
+    }
+
     /// Waits for an event of this name; those before it are dropped.
     ///
     /// # Errors

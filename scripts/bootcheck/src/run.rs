@@ -60,12 +60,25 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
         }
     };
     let outcome = build_and_boot(args, source.as_ref(), &mut on_console)?;
-    raw_result.context("cannot write the console's file")?;
-
     if let Some(live) = live.take() {
         live.finish()?;
     }
     let report = Report::new(&outcome, source.as_deref());
+    let last_lines = match &outcome.console {
+        Some(console) if args.hide_console && !console.is_silent() => {
+            console.last_lines(LAST_LINES)
+        }
+        // Nothing came out, but the kernel kept what it said.
+        Some(console) if console.is_silent() => {
+            let recorded = outcome.recorded_console.as_deref().unwrap_or_default();
+            let text = crate::escape::escape(recorded.as_bytes());
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines[lines.len().saturating_sub(LAST_LINES)..].to_vec()
+        }
+        _ => Vec::new(),
+    };
+    report.print(&last_lines);
+    // What cannot be written does not hide the verdict.
     match &args.json {
         Some(_) if json_on_stdout => {
             let mut stdout = io::stdout().lock();
@@ -81,20 +94,7 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
         }
         None => {}
     }
-    let last_lines = match &outcome.console {
-        Some(console) if args.hide_console && !console.is_silent() => {
-            console.last_lines(LAST_LINES)
-        }
-        // Nothing came out, but the kernel kept what it said.
-        Some(console) if console.is_silent() => {
-            let recorded = outcome.recorded_console.as_deref().unwrap_or_default();
-            let text = crate::escape::escape(recorded.as_bytes());
-            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-            lines[lines.len().saturating_sub(LAST_LINES)..].to_vec()
-        }
-        _ => Vec::new(),
-    };
-    report.print(&last_lines);
+    raw_result.context("cannot write the console's file")?;
     Ok(report.verdict.exit_status(args.expect))
 }
 

@@ -202,6 +202,45 @@ fn what_qemu_refuses_is_told_in_its_words() {
 }
 
 #[test]
+fn a_program_that_is_no_qemu_is_told() {
+    let report = good().expect("infra", &["--qemu", "/bin/false"]);
+    let message = report["message"].as_str().unwrap();
+    assert!(
+        message.contains("/bin/false ended without a word"),
+        "{message}"
+    );
+    assert!(message.contains("status: 1"), "{message}");
+}
+
+#[test]
+fn what_is_no_file_is_no_image() {
+    for image in ["/dev/zero", "/dev/null", "/"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_bootcheck"))
+            .args(["boot", "--image", image])
+            .output()
+            .unwrap();
+        assert_eq!(status(&output), 125);
+        let said = text(&output.stderr);
+        assert!(said.contains("no regular file"), "{image}: {said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_written_does_not_hide_the_verdict() {
+    let bench = Bench::with(Guest::default().print("boot: FAIL\n").power_off());
+    for option in ["--console", "--json"] {
+        let output = bench
+            .command(&["-q", option, "/dev/full"])
+            .output()
+            .unwrap();
+        assert_eq!(status(&output), 129);
+        let said = text(&output.stderr);
+        assert!(said.starts_with("bootcheck: fail"), "{option}: {said}");
+        assert!(said.contains("No space left on device"), "{option}: {said}");
+    }
+}
+
+#[test]
 fn a_32_bit_cpu_is_refused_by_name() {
     let report = good().expect("infra", &["--cpu", "cortex-a15"]);
     let message = report["message"].as_str().unwrap();
