@@ -258,6 +258,7 @@ fn build_tables(boot: &mut BootInfo, options: &Options) {
     }
     let idmap_pa = PhysAddr::new(boot.image_pa + image::idmap_pg_dir_offset());
     let mut idmap = IdentityMap::new(idmap_pa, VaRange::Lower, window).with_output_bits(pa_bits);
+    check_identity_map(&idmap, boot.image_pa);
     for (slot, pa) in [
         (fixmap::FIX_EARLYCON, boot.firmware.uart),
         (fixmap::FIX_POWER, boot.firmware.power_manager),
@@ -328,6 +329,22 @@ fn map_image(tables: &mut KernelTables, frames: &mut FrameRun, image_pa: u64) {
 }
 
 type IdentityMap = PageTable<IdentityGeometry, TableWindow>;
+
+/// Looks with other eyes at what head.S has built: where a page is missing, the
+/// first fault with the MMU on could not be told.
+fn check_identity_map(idmap: &IdentityMap, image_pa: u64) {
+    for segment in image::segments() {
+        let range = segment.phys(image_pa);
+        for pa in [range.start, range.end - PAGE_SIZE] {
+            let to = idmap.translate(VirtAddr::new(pa));
+            assert!(
+                to == Some(PhysAddr::new(pa)),
+                "identity map of {}: {pa:#x} translates to {to:?}",
+                segment.name
+            );
+        }
+    }
+}
 
 /// Adds a device's page to the identity map, for the way to the high stage.
 fn identity_map_device(idmap: &mut IdentityMap, frames: &mut FrameRun, pa: u64) {

@@ -156,45 +156,58 @@ zero:
 // The identity map of the image, in static tables, page by page: text is
 // read-only and executable, the rest writable and never executable. early.rs
 // adds the UART once the device tree has named it.
-//   In:  x22. Clobbers x0-x5, x9, x10.
+//   In:  x22. Clobbers x0-x8, x10.
 .type create_idmap, %function
 create_idmap:
 	mov	x10, x30
-	adr_l	x0, swapper_pg_dir	// and, behind it, the identity map's tables
-	adr_l	x1, static_tables
+	adr_l	x0, swapper_pg_dir	// and, behind it, the identity map's root
+	adr_l	x1, idmap_tables
 	bl	zero
-
-	// From the root down, each table links the one behind it.
-	adr_l	x1, idmap_pg_dir
-	mov	x3, #IDMAP_ROOT_SHIFT
-1:	mov	x0, x1
-	add	x1, x0, #(GRANULE_BYTES >> 12), lsl #12
-	orr	x2, x1, #DESC_TABLE
-	lsr	x4, x22, x3
-	and	x4, x4, #INDEX_MASK
-	str	x2, [x0, x4, lsl #3]
-	sub	x3, x3, #INDEX_BITS
-	cmp	x3, #GRANULE_SHIFT
-	b.hi	1b
-
-	// x1 = level 3. The image is 2 MiB-aligned and no larger: one table holds it.
-	ubfx	x3, x22, #GRANULE_SHIFT, #INDEX_BITS
-	add	x1, x1, x3, lsl #3
+	mov	x4, x22
 	mov_q	x2, PAGE_KERNEL_ROX
 	adr_l	x3, _etext
-	mov	x4, x22
-	bl	1f
+	bl	identity_map
 	mov_q	x2, PAGE_KERNEL
 	adr_l	x3, _end
-	bl	1f
+	bl	identity_map
 	ret	x10
-1:	orr	x5, x4, x2
-	str	x5, [x1], #8
+.size create_idmap, . - create_idmap
+
+// Maps pages where they are, and links the tables that are missing.
+//   In:  x1 = the next unused one of idmap_tables, x2 = descriptor without an
+//        address, x3 = end, x4 = start
+//   Out: x1, x4 = end. Clobbers x0, x5-x8.
+.type identity_map, %function
+identity_map:
+	mov	x8, x30
+1:	adr_l	x5, idmap_pg_dir	// from the root down
+	mov	x6, #IDMAP_ROOT_SHIFT
+2:	lsr	x7, x4, x6
+	and	x7, x7, #INDEX_MASK
+	add	x5, x5, x7, lsl #3
+	cmp	x6, #GRANULE_SHIFT
+	b.eq	4f
+	ldr	x7, [x5]
+	cbnz	x7, 3f
+	orr	x7, x1, #DESC_TABLE
+	str	x7, [x5]
+	mov	x0, x1
+	add	x1, x1, #(GRANULE_BYTES >> 12), lsl #12
+	bl	zero
+3:	bic	x5, x7, #DESC_TABLE
+	sub	x6, x6, #INDEX_BITS
+	b	2b
+
+4:	orr	x7, x4, x2		// x5 = the page's place at level 3
+	str	x7, [x5], #8
 	add	x4, x4, #(GRANULE_BYTES >> 12), lsl #12
 	cmp	x4, x3
-	b.lo	1b
-	ret
-.size create_idmap, . - create_idmap
+	b.hs	5f
+	ubfx	x7, x4, #GRANULE_SHIFT, #INDEX_BITS
+	cbnz	x7, 4b
+	b	1b			// another table translates the rest
+5:	ret	x8
+.size identity_map, . - identity_map
 
 // Begins this boot's record, and keeps what the boot before left of its own.
 //   In: x19. Clobbers x0-x7, x10, TPIDRRO_EL0.
@@ -244,14 +257,16 @@ park:
 	b	park
 .size park, . - park
 
-// The static tables. create_idmap zeroes both roots, and what the image needs of
-// the identity map; the early stage takes the rest one by one.
+// The static tables. create_idmap zeroes both roots, and those of the identity
+// map that it links; the early stage takes the rest one by one. At no level can
+// the image need more than two: linker.ld sees to that.
 .section .noinit.pgdir, "aw", %nobits
 	.balign	GRANULE_BYTES
 .global swapper_pg_dir
 swapper_pg_dir:		.space	GRANULE_BYTES
 .global idmap_pg_dir
-idmap_pg_dir:		.space	IDMAP_LEVELS * GRANULE_BYTES
+idmap_pg_dir:		.space	GRANULE_BYTES
+idmap_tables:		.space	2 * (IDMAP_LEVELS - 1) * GRANULE_BYTES
 .global static_tables
 static_tables:		.space	STATIC_TABLES * GRANULE_BYTES
 

@@ -13,7 +13,7 @@ use early_mmu::{Geometry as _, PAGE_KERNEL, PAGE_KERNEL_ROX};
 use crate::arch::exception::ExceptionFrame;
 use crate::blackbox::{self, offset};
 use crate::mm::frames::STATIC_TABLES;
-use crate::mm::layout::{IdentityGeometry, KIMAGE_VADDR, PAGE_SIZE};
+use crate::mm::layout::{IMAGE_MAX_BYTES, IdentityGeometry, KIMAGE_VADDR, PAGE_SIZE};
 use crate::stage::Stage;
 
 pub mod early;
@@ -101,9 +101,10 @@ global_asm!(
     ".set FRAME_VECTOR, {frame_vector}",
     ".set FRAME_STATE, {frame_state}",
     ".set FRAME_EL, {frame_el}",
-    // linker.ld links there.
-    ".global kimage_vaddr",
+    // linker.ld links there, and no more than that.
+    ".global kimage_vaddr, image_max_bytes",
     ".set kimage_vaddr, {kimage_vaddr}",
+    ".set image_max_bytes, {image_max_bytes}",
     include_str!("macros.S"),
     include_str!("header.S"),
     include_str!("head.S"),
@@ -114,6 +115,7 @@ global_asm!(
     include_str!("efi/entry.S"),
     include_str!("../arch/vectors.S"),
     kimage_vaddr = const KIMAGE_VADDR,
+    image_max_bytes = const IMAGE_MAX_BYTES,
     image_flags = const IMAGE_FLAGS,
     sctlr_el1 = const SCTLR_EL1_MMU_OFF,
     sctlr_el2 = const SCTLR_EL2_MMU_OFF,

@@ -11,7 +11,7 @@ use crate::arch::mmu::TableWindow;
 use super::fixmap::FIXADDR_END;
 use super::image;
 use super::layout::{
-    FIXADDR_START, Geometry, IdentityGeometry, LEVEL2_BLOCK_SIZE, PAGE_SIZE, Table,
+    FIXADDR_START, Geometry, IMAGE_MAX_BYTES, IdentityGeometry, LEVEL2_BLOCK_SIZE, PAGE_SIZE, Table,
 };
 
 /// One table frame.
@@ -172,11 +172,13 @@ impl ReservedFrames for MemblockReserved<'_, '_> {
 }
 
 /// How many frames it takes at most to map image, fixmap, and in the identity map
-/// two devices: a table at each level below the root, but for the fixmap's last.
+/// two devices: a table at each level below the root, but for the last one's of
+/// image and fixmap.
 pub const STATIC_TABLES: usize = {
     let levels = Geometry::LEVELS as usize;
-    let fixmap = (FIXADDR_END - FIXADDR_START) / LEVEL2_BLOCK_SIZE;
-    (levels - 1) + (levels - 2 + fixmap as usize) + 2 * (IdentityGeometry::LEVELS as usize - 1)
+    let image = IMAGE_MAX_BYTES.div_ceil(LEVEL2_BLOCK_SIZE) as usize;
+    let fixmap = ((FIXADDR_END - FIXADDR_START) / LEVEL2_BLOCK_SIZE) as usize;
+    (levels - 2 + image) + (levels - 2 + fixmap) + 2 * (IdentityGeometry::LEVELS as usize - 1)
 };
 
 /// The static frames, while the MMU is off.

@@ -53,5 +53,8 @@ pub const PAGE_OFFSET: u64 = !0 << VA_BITS;
 pub const PAGE_END: u64 = !0 << (VA_BITS - 1);
 /// Where the image is linked and runs.
 pub const KIMAGE_VADDR: u64 = PAGE_END + (2 << 30);
+/// The most that the image may take: with 4 KiB pages, what two level-3 tables
+/// translate from any multiple of 2 MiB on.
+pub const IMAGE_MAX_BYTES: u64 = 4 << 20;
 /// Start of the fixmap, on a level-2 block.
 pub const FIXADDR_START: u64 = (16 * LEVEL2_BLOCK_SIZE).wrapping_neg();

@@ -30,6 +30,10 @@
 //! nor `early_mmu` is a dependency, so that images of other projects are judged alike.
 #![deny(unsafe_code)]
 
+// First: its macros are for all that follow.
+#[macro_use]
+pub mod output;
+
 pub mod a64;
 pub mod bench;
 pub mod bisect;

@@ -360,3 +360,24 @@ fn a_reader_that_goes_away_does_not_change_the_verdict() {
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_list_may_be_cut_off_but_not_lost() {
+    let list = || {
+        let mut list = Command::new(env!("CARGO_BIN_EXE_bootcheck"));
+        list.args(["matrix", "--list", "--json"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        list
+    };
+    let mut cut = list().stdout(Stdio::piped()).spawn().unwrap();
+    drop(cut.stdout.take());
+    assert_eq!(cut.wait().unwrap().code(), Some(0));
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let lost = list().stdout(full).output().unwrap();
+    assert_eq!(status(&lost), 129);
+    let stderr = text(&lost.stderr);
+    assert!(
+        stderr.contains("cannot write to standard output: No space left"),
+        "{stderr}"
+    );
+}
