@@ -3,9 +3,9 @@
 
 mod common;
 
-use bootcheck::blackbox::{MAGIC, WHOLE};
+use bootcheck::blackbox::WHOLE;
 use bootcheck::guest::Guest;
-use common::Bench;
+use common::{Bench, record};
 use serde_json::Value;
 
 /// Where the record is in the image, which is loaded at a multiple of 2 MiB.
@@ -20,16 +20,7 @@ fn with_record(guest: Guest, version: u8) -> Vec<u8> {
     let mut image = guest.image();
     image.resize(OFFSET + WHOLE, 0);
     image[16..24].copy_from_slice(&(2_u64 << 20).to_le_bytes());
-    let record = &mut image[OFFSET..];
-    record[..8].copy_from_slice(MAGIC);
-    record[0x08] = version;
-    record[0x20] = 8;
-    record[0x280] = 2; // complete
-    record[0x284] = 12; // line
-    record[0x28c] = 7; // length of the file's name
-    record[0x290] = 5; // length of the message
-    record[0x2a0..0x2a7].copy_from_slice(b"heap.rs");
-    record[0x300..0x305].copy_from_slice(b"oh no");
+    image[OFFSET..].copy_from_slice(&record(version));
     image
 }
 

@@ -9,9 +9,9 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use bootcheck::blackbox::{MAGIC, NONCE, WHOLE, offset_in_image};
+use bootcheck::blackbox::{NONCE, offset_in_image};
 use bootcheck::guest::Guest;
-use common::{Bench, json, kernel};
+use common::{Bench, json, kernel, record};
 use serde_json::{Value, json};
 
 /// Where QEMU puts the Image.
@@ -132,18 +132,9 @@ fn black_box() -> u64 {
     LOADED_AT + offset_in_image(&std::fs::read(elf()).unwrap()).unwrap()
 }
 
-/// A record of version 1: a panic in stage `heap`.
+/// A record of version 1, changed.
 fn a_record(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    let mut record = vec![0; WHOLE];
-    record[..8].copy_from_slice(MAGIC);
-    record[0x08] = 1;
-    record[0x20] = 8;
-    record[0x280] = 2; // complete
-    record[0x284] = 12; // line
-    record[0x28c] = 7; // length of the file's name
-    record[0x290] = 5; // length of the message
-    record[0x2a0..0x2a7].copy_from_slice(b"heap.rs");
-    record[0x300..0x305].copy_from_slice(b"oh no");
+    let mut record = record(1);
     change(&mut record);
     record
 }

@@ -34,7 +34,7 @@ pub fn check(directory: &Path, said: &str) -> anyhow::Result<()> {
 fn lack(said: &str, free: u64) -> Option<String> {
     match said.lines().find(|line| is_lacking(line)) {
         Some(line) => Some(crate::escape::escape(line.trim().as_bytes())),
-        None if free < ENOUGH => Some(format!("{}, or soon: {free} bytes", COMPLAINTS[0])),
+        None if free < ENOUGH => Some(format!("{} ({} KiB free)", COMPLAINTS[0], free >> 10)),
         None => None,
     }
 }

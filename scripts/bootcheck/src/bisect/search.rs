@@ -106,12 +106,6 @@ impl Search {
         self.judge();
     }
 
-    /// Notes more boots of GOOD.
-    pub fn record_good(&mut self, boots: Tally) {
-        self.good += boots;
-        self.judge();
-    }
-
     /// Notes that a commit can tell nothing: not built, or it fails in another way.
     pub fn skip(&mut self, commit: usize) {
         self.trials[commit].is_skipped = true;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use bootcheck::blackbox::{MAGIC, WHOLE};
 use bootcheck::guest::Guest;
 use serde_json::Value;
 
@@ -69,6 +70,21 @@ impl Bench {
         assert_eq!(status, expected, "{json:#}");
         json
     }
+}
+
+/// A black box of this version: a panic in stage `heap`.
+pub fn record(version: u8) -> Vec<u8> {
+    let mut record = vec![0; WHOLE];
+    record[..8].copy_from_slice(MAGIC);
+    record[0x08] = version;
+    record[0x20] = 8;
+    record[0x280] = 2; // complete
+    record[0x284] = 12; // line
+    record[0x28c] = 7; // length of the file's name
+    record[0x290] = 5; // length of the message
+    record[0x2a0..0x2a7].copy_from_slice(b"heap.rs");
+    record[0x300..0x305].copy_from_slice(b"oh no");
+    record
 }
 
 pub fn status(output: &Output) -> i32 {
