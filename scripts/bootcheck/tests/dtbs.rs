@@ -153,6 +153,39 @@ fn with_reservations(ranges: &[(u64, u64)]) -> Vec<u8> {
     tree
 }
 
+fn boot_with(tree: &Path, options: &[&str]) -> Report {
+    let (image, tree) = (kernel(), tree.display().to_string());
+    let words = ["bootcheck", "boot", "--dtb", &tree, "--image"];
+    let words = words.into_iter().chain(image.to_str());
+    let Command::Boot(args) = Cli::parse_from(words.chain(options.iter().copied())).command else {
+        unreachable!("the command is boot");
+    };
+    Report::new(&boot(&args.plan().unwrap(), &mut |_| {}).unwrap(), None)
+}
+
+/// A good boot that nobody can hear is not taken for one without a word.
+#[test]
+#[ignore = "needs the kernel: `make image`"]
+fn a_tree_without_a_uart_is_told() {
+    let uart = VIRT.windows(9).position(|bytes| bytes == b"arm,pl011");
+    let mut deaf = VIRT.to_vec();
+    deaf[uart.unwrap()] = b'x';
+    let directory = tempfile::tempdir().unwrap();
+    let tree = directory.path().join("tree.dtb");
+    std::fs::write(&tree, deaf).unwrap();
+    let report = boot_with(&tree, &[]);
+    assert_eq!((report.verdict, report.silent), (Verdict::Off, Some(true)));
+    assert_eq!((report.tests.failed, report.tests.passed > 0), (0, true));
+    let message = report.message.unwrap_or_default();
+    assert!(
+        message.contains("the boot passed by its black box"),
+        "{message}"
+    );
+    assert!(message.contains("earlycon=pl011,ADDR"), "{message}");
+    let report = boot_with(&tree, &["--append", "earlycon=pl011,0x9000000"]);
+    assert_eq!(report.verdict, Verdict::Pass);
+}
+
 /// 512 MiB, of which 512 KiB in every 8 MiB are free: a linear map of pages takes 1 MiB of tables.
 #[test]
 #[ignore = "needs the kernel: `make image`"]
@@ -164,20 +197,7 @@ fn tables_are_taken_from_ram_in_pieces() {
     let directory = tempfile::tempdir().unwrap();
     let tree = directory.path().join("tree.dtb");
     std::fs::write(&tree, with_reservations(&taken)).unwrap();
-    let (image, tree) = (kernel(), tree.display().to_string());
-    let words = [
-        "bootcheck",
-        "boot",
-        "--mem",
-        "512M",
-        "--append",
-        "linear=page",
-    ];
-    let words = words.into_iter().chain(["--dtb", &tree, "--image"]);
-    let Command::Boot(args) = Cli::parse_from(words.chain(image.to_str())).command else {
-        unreachable!("the command is boot");
-    };
-    let report = Report::new(&boot(&args.plan().unwrap(), &mut |_| {}).unwrap(), None);
+    let report = boot_with(&tree, &["--mem", "512M", "--append", "linear=page"]);
     let console = report.console.unwrap_or_default();
     assert_eq!(report.verdict, Verdict::Pass, "{console}");
 }

@@ -147,7 +147,10 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
             } else {
                 let message = match (facts.said_pass, facts.recorded_outcome) {
                     (true, _) => "the guest went on after boot: PASS, then powered off",
-                    (_, Some(true)) => "the boot passed by its black box, but the console is mute",
+                    (_, Some(true)) => {
+                        "the boot passed by its black box, but the console is mute \
+                         (where the device tree names no PL011, earlycon=pl011,ADDR does)"
+                    }
                     _ => "the guest powered off without a result",
                 };
                 note(Verdict::Off, evidence, Some(message.into()));
