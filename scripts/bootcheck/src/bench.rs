@@ -3,9 +3,11 @@
 //! The same code starts the kernel and a guest that only powers itself off, in turn and in
 //! changing order, so that both halves of a pair see the same host. Each pair gives one ratio; the
 //! median of the ratios stands still where the times themselves drift with the load.
+//!
+//! With `--icount` the instructions of both are counted instead: exactly, or of a guest that is
+//! stopped at the line it was to print, up to where it stood then.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
@@ -15,6 +17,9 @@ use crate::guest::Guest;
 use crate::image;
 use crate::plan::Plan;
 use crate::verdict::{Rule, Verdict};
+
+/// What the other guest took, and the kernel.
+type Pair = (f64, f64);
 
 /// Runs the command; the exit status.
 ///
@@ -57,8 +62,8 @@ fn floor_plan(kernel: &Plan, directory: &Path) -> anyhow::Result<Plan> {
     })
 }
 
-/// Boots once; from QEMU's start to its end.
-fn measure(plan: &Plan) -> anyhow::Result<Duration> {
+/// Boots once; milliseconds from QEMU's start to its end, or instructions in thousands.
+fn measure(plan: &Plan) -> anyhow::Result<f64> {
     let outcome = boot(plan, &mut |_| {})?;
     let judgement = &outcome.judgement;
     let path = plan.path.display();
@@ -68,54 +73,39 @@ fn measure(plan: &Plan) -> anyhow::Result<Duration> {
         judgement.verdict,
         judgement.message.as_deref().unwrap_or_default()
     );
-    outcome.wall.context("the boot has no time")
+    if plan.icount {
+        let count = outcome.instructions.or(outcome.instructions_when_stopped);
+        return Ok(count.context("QEMU counted no instructions")? as f64 / 1e3);
+    }
+    let wall = outcome.wall.context("the boot has no time")?;
+    Ok(wall.as_secs_f64() * 1e3)
 }
 
-fn print(kernel: &Plan, pairs: &[(Duration, Duration)]) {
+fn print(kernel: &Plan, pairs: &[Pair]) {
     let machine = [
         Some(kernel.machine.clone()),
         kernel.cpu.clone(),
         kernel.mem.map(|m| m.to_string()),
     ];
     let machine: Vec<String> = machine.into_iter().flatten().collect();
-    let milliseconds = |time: &Duration| time.as_secs_f64() * 1e3;
-    let floor = Spread::of(pairs.iter().map(|(floor, _)| milliseconds(floor)));
-    let boot = Spread::of(pairs.iter().map(|(_, boot)| milliseconds(boot)));
-    let added = Spread::of(
-        pairs
-            .iter()
-            .map(|(floor, boot)| milliseconds(boot) - milliseconds(floor)),
-    );
-    let ratio = Spread::of(
-        pairs
-            .iter()
-            .map(|(floor, boot)| boot.as_secs_f64() / floor.as_secs_f64()),
-    );
-    println!(
-        "{} pairs on {}, QEMU's start to its end",
-        pairs.len(),
-        machine.join(" ")
-    );
+    let (what, unit) = match kernel.icount {
+        true => ("thousands of instructions", "K "),
+        false => ("QEMU's start to its end", "ms"),
+    };
+    println!("{} pairs on {}, {what}", pairs.len(), machine.join(" "));
     println!("                        median    middle half");
-    println!(
-        "  power-off only    {:>7.1} ms   {:.1} .. {:.1}",
-        floor.median, floor.low, floor.high
-    );
-    println!(
-        "  {:<16}  {:>7.1} ms   {:.1} .. {:.1}",
-        name(kernel),
-        boot.median,
-        boot.low,
-        boot.high
-    );
-    println!(
-        "  difference        {:>7.1} ms   {:.1} .. {:.1}",
-        added.median, added.low, added.high
-    );
-    println!(
-        "  ratio             {:>7.3}      {:.3} .. {:.3}",
-        ratio.median, ratio.low, ratio.high
-    );
+    let row = |name: &str, value: fn(&Pair) -> f64| {
+        let Spread { low, median, high } = Spread::of(pairs.iter().map(value));
+        println!("  {name:<16}  {median:>7.1} {unit}   {low:.1} .. {high:.1}");
+    };
+    row("power-off only", |(floor, _)| *floor);
+    row(&name(kernel), |(_, boot)| *boot);
+    row("difference", |(floor, boot)| boot - floor);
+    if !kernel.icount {
+        let ratios = pairs.iter().map(|(floor, boot)| boot / floor);
+        let Spread { low, median, high } = Spread::of(ratios);
+        println!("  ratio             {median:>7.3}      {low:.3} .. {high:.3}");
+    }
 }
 
 fn name(plan: &Plan) -> String {

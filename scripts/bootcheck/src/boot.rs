@@ -33,6 +33,8 @@ pub struct Outcome {
     pub last_console: Option<Duration>,
     /// Instructions executed, under icount, by a guest that powered off or reset.
     pub instructions: Option<u64>,
+    /// The same of a guest that was stopped: a little more each time.
+    pub instructions_when_stopped: Option<u64>,
     /// QEMU's version, if it came up.
     pub qemu_version: Option<String>,
     /// QEMU's command line, as it was started.
@@ -98,6 +100,7 @@ impl Outcome {
             wall: None,
             last_console: None,
             instructions: None,
+            instructions_when_stopped: None,
             qemu_version: None,
             argv: Vec::new(),
             reproduce: None,
@@ -153,6 +156,7 @@ pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, I
         wall: Some(start.elapsed()),
         last_console: watch.last_console,
         instructions: watch.instructions,
+        instructions_when_stopped: watch.instructions_when_stopped,
         qemu_version: version,
         argv,
         reproduce: Some(plan.shell_command()),

@@ -172,6 +172,33 @@ fn bench_compares_in_pairs() {
     assert_eq!(status(&output), 129, "a kernel that fails has no time");
 }
 
+#[test]
+fn bench_counts_instructions_up_to_a_line() {
+    let guest = Guest::default().count_down(100_000);
+    let bench = Bench::with(guest.print("Memory: 1K\n").sleep());
+    let output = Command::new(env!("CARGO_BIN_EXE_bootcheck"))
+        .args([
+            "bench",
+            "--icount",
+            "--pairs",
+            "1",
+            "--pass-regex",
+            "Memory:",
+        ])
+        .arg("--image")
+        .arg(bench.path("Image"))
+        .output()
+        .unwrap();
+    let stdout = text(&output.stdout);
+    assert_eq!(status(&output), 0, "{}", text(&output.stderr));
+    let row = stdout.lines().find(|line| line.starts_with("  Image "));
+    let count = row.and_then(|row| row.split_ascii_whitespace().nth(1));
+    let thousands: f64 = count.unwrap().parse().unwrap();
+    // Two each time round, and next to nothing more: it sleeps once it has printed.
+    assert!((200.0..210.0).contains(&thousands), "{stdout}");
+    assert!(!stdout.contains(" ms "), "{stdout}");
+}
+
 /// A guest that gives way to chance: it passes or resets by the low bits of the host's clock.
 fn flaky() -> Guest {
     // cntvct_el0 runs at 62.5 MHz: bit 12 changes 15,000 times a second.

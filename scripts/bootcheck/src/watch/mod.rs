@@ -57,6 +57,8 @@ pub struct Watch<'a> {
     pub scene: Option<Scene>,
     /// Instructions that the guest executed, if it counts them and ended by itself.
     pub instructions: Option<u64>,
+    /// Those that it had executed when it was stopped, which is a little later each time.
+    pub instructions_when_stopped: Option<u64>,
     /// What our kernel had recorded on its console.
     pub recorded_console: Option<String>,
     /// Where its record is.
@@ -96,6 +98,7 @@ impl<'a> Watch<'a> {
             last_console: None,
             scene: None,
             instructions: None,
+            instructions_when_stopped: None,
             recorded_console: None,
             record_at: None,
             previous_boot: None,
@@ -138,10 +141,11 @@ impl<'a> Watch<'a> {
         if self.facts.ending.is_some() {
             // Also what was printed and logged until now counts.
             let _ = qemu.stop();
-            if let Some(Ending::PowerOff | Ending::Reset) = self.facts.ending {
-                // Where a guest stands that was stopped from outside is chance.
-                let after = self.count(qemu);
-                self.instructions = after.zip(before).map(|(after, before)| after - before);
+            let after = self.count(qemu);
+            let executed = after.zip(before).map(|(after, before)| after - before);
+            match self.facts.ending {
+                Some(Ending::PowerOff | Ending::Reset) => self.instructions = executed,
+                _ => self.instructions_when_stopped = executed,
             }
             qemu.settle();
             while let Ok(bytes) = qemu.console.try_recv() {
