@@ -9,6 +9,7 @@ use early_mmu::{
     NoAlloc, PageTable, PhysAddr, Prot, Region, TableAlloc, VaRange, VirtAddr, Walk, WalkEnd,
 };
 
+use crate::cpu::Cpu;
 use crate::outside::{Memory, Outside};
 
 fn print(outside: &Outside, what: impl Display) {
@@ -26,6 +27,7 @@ fn done(outside: &Outside, result: Result<Flush, MapError>) {
                 flush.ignore_because("nobody runs this");
             } else if !flush.is_nothing() || flush.has_new_entries() {
                 flush.merge(flush).execute(outside);
+                flush.execute(&Cpu);
             }
         }
         Err(error) => print(outside, error),

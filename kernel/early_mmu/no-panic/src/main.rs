@@ -10,6 +10,8 @@
 #![no_main]
 
 mod calls;
+#[path = "../../examples/kernel_side/cpu.rs"]
+mod cpu;
 mod outside;
 
 use early_mmu::{Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Granule64KLpa};
