@@ -65,12 +65,14 @@ macro_rules! address {
 }
 
 address! {
-    /// A physical address; in Arm's terms an *output address* of stage 1 translation.
+    /// A physical address; in Arm's terms an *output address* of stage 1 translation (Arm ARM DDI 0487,
+    /// chapter D8, "Address translation").
     PhysAddr
 }
 
 address! {
-    /// A virtual address; in Arm's terms an *input address* of stage 1 translation.
+    /// A virtual address; in Arm's terms an *input address* of stage 1 translation (Arm ARM DDI 0487,
+    /// chapter D8, "Address translation").
     VirtAddr
 }
 

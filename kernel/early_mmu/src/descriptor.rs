@@ -1,5 +1,7 @@
-//! One entry of a translation table: VMSAv8-64 stage 1, EL1&0 (Arm ARM DDI 0487, chapter D8,
-//! "VMSAv8-64 translation table format descriptors").
+//! One entry of a translation table: VMSAv8-64 stage 1, EL1&0.
+//!
+//! Where each bit stands says the Arm ARM (DDI 0487), chapter D8, "VMSAv8-64 descriptor formats"; the section
+//! named beside a bit says what it does. Linux has the same bits in `pgtable-hwdef.h`, as `PTE_…`.
 
 use core::fmt;
 
@@ -12,39 +14,44 @@ pub const VALID: u64 = 1 << 0;
 pub const TABLE_OR_PAGE: u64 = 0b11;
 /// Bits 1:0 of a block descriptor (levels 0 to 2, where the granule allows one).
 pub const BLOCK: u64 = 0b01;
-/// `AttrIndx`, bits 4:2: which byte of `MAIR_EL1` gives the memory type.
+/// `AttrIndx`, bits 4:2: which byte of `MAIR_EL1` gives the memory type ("Memory region attributes").
 pub const ATTR_INDX: u64 = 0b111 << ATTR_INDX_SHIFT;
 /// Position of `AttrIndx`.
 pub const ATTR_INDX_SHIFT: u32 = 2;
-/// `AP[1]`, bit 6: EL0 has access (Linux: `PTE_USER`).
+/// `AP[1]`, bit 6: EL0 has access ("Memory access control"; Linux: `PTE_USER`).
 pub const AP_EL0: u64 = 1 << 6;
-/// `AP[2]`, bit 7: read-only (Linux: `PTE_RDONLY`).
+/// `AP[2]`, bit 7: read-only ("Memory access control"; Linux: `PTE_RDONLY`).
 pub const AP_RDONLY: u64 = 1 << 7;
-/// `SH`, bits 9:8: Inner Shareable. With `FEAT_LPA2` the bits are output address.
+/// `SH`, bits 9:8: Inner Shareable ("Memory region attributes"). With `FEAT_LPA2` the bits are output
+/// address.
 pub const SH_INNER: u64 = 0b11 << 8;
-/// `AF`, bit 10: access flag; clear means that an access faults.
+/// `AF`, bit 10: access flag; clear means that an access faults ("The Access flag").
 pub const AF: u64 = 1 << 10;
-/// `nG`, bit 11: the TLB entry belongs to one ASID.
+/// `nG`, bit 11: the TLB entry belongs to one ASID ("Global and process-specific translation table
+/// entries").
 pub const NG: u64 = 1 << 11;
-/// `GP`, bit 50: guarded page (BTI).
+/// `GP`, bit 50: guarded page (`FEAT_BTI`; "PSTATE.BTYPE").
 pub const GP: u64 = 1 << 50;
-/// `DBM`, bit 51: hardware may clear `AP[2]` on a write when `TCR_EL1.HD` is set (Linux: `PTE_WRITE`).
+/// `DBM`, bit 51: hardware may clear `AP[2]` on a write when `TCR_EL1.HD` is set ("Hardware management of
+/// the dirty state"; Linux: `PTE_WRITE`).
 pub const DBM: u64 = 1 << 51;
-/// `Contiguous`, bit 52: one of a run of entries that may share a TLB entry.
+/// `Contiguous`, bit 52: one of a run of entries that may share a TLB entry ("The Contiguous bit").
 pub const CONTIGUOUS: u64 = 1 << 52;
-/// `PXN`, bit 53: EL1 cannot execute.
+/// `PXN`, bit 53: EL1 cannot execute ("Memory access control").
 pub const PXN: u64 = 1 << 53;
-/// `UXN`, bit 54: EL0 cannot execute.
+/// `UXN`, bit 54: EL0 cannot execute ("Memory access control").
 pub const UXN: u64 = 1 << 54;
 /// Bits 58:55 and 63, which the hardware ignores in a leaf and software may use.
 pub const SOFTWARE: u64 = 0b1111 << 55 | 1 << 63;
-/// `PXNTable`, bit 59 of a table descriptor: nothing below it is executable at EL1.
+/// `PXNTable`, bit 59 of a table descriptor: nothing below it is executable at EL1 ("Hierarchical control
+/// of instruction execution for Direct permissions").
 pub const PXN_TABLE: u64 = 1 << 59;
-/// `UXNTable`, bit 60 of a table descriptor: nothing below it is executable at EL0.
+/// `UXNTable`, bit 60 of a table descriptor: nothing below it is executable at EL0 (as `PXNTable`).
 pub const UXN_TABLE: u64 = 1 << 60;
-/// `APTable[0]`, bit 61 of a table descriptor: nothing below it is accessible at EL0.
+/// `APTable[0]`, bit 61 of a table descriptor: nothing below it is accessible at EL0 ("Hierarchical control
+/// of data access Direct permissions").
 pub const AP_TABLE_NO_EL0: u64 = 1 << 61;
-/// `APTable[1]`, bit 62 of a table descriptor: nothing below it is writable.
+/// `APTable[1]`, bit 62 of a table descriptor: nothing below it is writable (as `APTable[0]`).
 pub const AP_TABLE_RDONLY: u64 = 1 << 62;
 
 /// The bits that may change in a live leaf without break-before-make.
@@ -54,7 +61,8 @@ pub const AP_TABLE_RDONLY: u64 = 1 << 62;
 /// `pgattr_change_is_safe`). `nG` is here, but only from 0 to 1: see [`Descriptor::may_become`].
 const SAFE_LIVE: u64 = PXN | AP_RDONLY | DBM | NG | SOFTWARE;
 
-/// What an entry is, at the level where it stands.
+/// What an entry is, at the level where it stands (Arm ARM chapter D8, "Translation table descriptor
+/// formats").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Bit 0 is clear: an access faults, the other bits are ignored.
@@ -179,7 +187,7 @@ impl Descriptor {
     }
 
     /// The leaf as it works below table descriptors with these bits (Arm ARM chapter D8,
-    /// "Hierarchical permissions"): a table can take rights away, never give them.
+    /// "Memory access control", hierarchical control): a table can take rights away, never give them.
     #[must_use]
     pub const fn below(self, tables: u64) -> Self {
         let mut bits = self.0;

@@ -8,11 +8,11 @@ mod protect;
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::descriptor::{self as bits, Descriptor};
+use crate::descriptor::{self as bits, Descriptor, Kind};
 use crate::engine::Place;
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::span::Span;
-use crate::{MapError, PhysAddr};
+use crate::{MapError, PhysAddr, VirtAddr};
 
 pub(crate) use map::Map;
 pub(crate) use protect::Protect;
@@ -53,8 +53,8 @@ pub(crate) trait Edit<G: Geometry> {
         Descriptor::table::<G>(table)
     }
 
-    /// Whether a table forbids to all below it what is asked for (Arm ARM chapter D8, "Hierarchical
-    /// permissions").
+    /// Whether a table forbids to all below it what is asked for (Arm ARM chapter D8, "Memory
+    /// access control", hierarchical control).
     #[inline(always)]
     fn is_denied_by(&self, table: Descriptor) -> bool {
         let _ = table;
@@ -147,6 +147,27 @@ impl<G: Geometry> Edit<G> for Link {
 pub(crate) fn are_whole_runs<G: Geometry>(level: Level, ia: u64, entries: usize) -> bool {
     let in_run = (1 << G::run_shift(level)) - 1;
     (G::index(ia, level) | entries) & in_run == 0
+}
+
+/// Refuses to fill a hole in a contiguous run: what is written for a part of a run has no hint, and must
+/// not stand beside entries that have it. This crate leaves no such holes; who built the tables before may.
+#[inline(always)]
+pub(crate) fn check_hole_in_run<G: Geometry>(
+    entries: &[AtomicU64],
+    level: Level,
+    index: usize,
+    va: VirtAddr,
+) -> Result<(), MapError> {
+    let length = 1 << G::run_shift(level);
+    let first = index & !(length - 1);
+    let run = entries.get(first..first + length).unwrap_or(&[]);
+    let mut run = run
+        .iter()
+        .map(|entry| Descriptor::from_bits(entry.load(Relaxed)));
+    match run.find(|entry| entry.is_contiguous() && entry.kind::<G>(level) == Kind::Leaf) {
+        Some(old) => Err(MapError::WouldSplitRun { va, level, old }),
+        None => Ok(()),
+    }
 }
 
 /// Whether a table forbids to all below it what these bits of a leaf permit.

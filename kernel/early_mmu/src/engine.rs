@@ -11,7 +11,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{Descriptor, Kind};
-use crate::edit::{Edit, Step, Survey};
+use crate::edit::{Edit, Step, Survey, check_hole_in_run};
 use crate::flush::{Flush, Stale};
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::memory::{Budget, ReservedFrames, TableMemory};
@@ -158,6 +158,12 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         let (answered, run_shift) = match surveyed {
             None => (0..0, edit.run_shift(level)),
             Some(answer) => {
+                if matches!(answer, Survey::AllNew) {
+                    // A contiguous run may reach past either end of what is covered.
+                    let va = VirtAddr::new(self.base | run_span.ia);
+                    check_hole_in_run::<G>(entries, level, covered.start, va)?;
+                    check_hole_in_run::<G>(entries, level, covered.end - 1, va)?;
+                }
                 plan.note(answer, run_span, entry_bytes);
                 (covered, 0)
             }
@@ -183,7 +189,13 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
                         self.plan(next, level + 1, part, edit, permit, plan)?;
                         continue;
                     }
-                    Kind::Invalid => edit.hole(place)?,
+                    Kind::Invalid => {
+                        let step = edit.hole(place)?;
+                        if !matches!(step, Step::Keep) {
+                            check_hole_in_run::<G>(entries, level, index, place.va())?;
+                        }
+                        step
+                    }
                     Kind::Leaf => edit.leaf(place, old)?,
                     Kind::Reserved => {
                         return Err(MapError::ReservedDescriptor {

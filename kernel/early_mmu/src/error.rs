@@ -80,7 +80,8 @@ pub enum MapError {
         /// The block.
         old: Descriptor,
     },
-    /// Only a part of a run of entries with the Contiguous bit would change; they must stay alike.
+    /// Only a part of a run of entries with the Contiguous bit would change, or a hole in it be filled;
+    /// they must stay alike.
     WouldSplitRun {
         /// Where.
         va: VirtAddr,

@@ -14,12 +14,15 @@ impl Flags {
     /// Blocks that are there already are left as they are.
     pub const NO_BLOCK: Self = Self(1 << 0);
     /// New leaves get no Contiguous hint: for memory whose permissions will change in smaller pieces
-    /// than a run (16 entries with 4 KiB pages). Runs that are there already keep theirs.
+    /// than a run (16 entries with 4 KiB pages; Arm ARM chapter D8, "The Contiguous bit"). Runs that are
+    /// there already keep theirs.
     pub const NO_CONT: Self = Self(1 << 1);
     /// New tables forbid execution at EL1 for all below them (`PXNTable`), whatever is mapped there
-    /// later. Tables that are there already stay as they are.
+    /// later. Tables that are there already stay as they are (Arm ARM chapter D8, "Memory access control",
+    /// hierarchical control).
     pub const NO_EXEC: Self = Self(1 << 2);
-    /// New leaves have `nG` set: they belong to one ASID.
+    /// New leaves have `nG` set: they belong to one ASID (Arm ARM chapter D8, "Global and process-specific
+    /// translation table entries"; Linux: `PTE_MAYBE_NG`).
     pub const NON_GLOBAL: Self = Self(1 << 31);
 
     /// Whether every flag of `other` is set.

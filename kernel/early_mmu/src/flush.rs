@@ -6,7 +6,8 @@ use crate::VirtAddr;
 use crate::geometry::Geometry;
 use crate::span::Span;
 
-/// The barriers and TLB maintenance of a CPU, one instruction each, executed by [`Flush::execute`].
+/// The barriers and TLB maintenance of a CPU, one instruction each, executed by [`Flush::execute`]
+/// (Arm ARM DDI 0487, chapter D8, "TLB maintenance"; chapter C6 for the barriers). Linux: `asm/tlbflush.h`.
 pub trait TlbMaintenance {
     /// With more entries than this to invalidate, everything is invalidated at once.
     ///
@@ -59,7 +60,8 @@ pub trait TlbMaintenance {
 ///
 /// New mappings need no invalidation, since the architecture forbids caching entries that fault;
 /// the barriers keep the next access from faulting all the same. Changed mappings need the old ones
-/// to be invalidated. Several flushes can be [merged](Self::merge) and executed once.
+/// to be invalidated (Arm ARM DDI 0487, chapter D8, "TLB maintenance"). Several flushes can be
+/// [merged](Self::merge) and executed once. Linux: `flush_tlb_kernel_range`.
 #[must_use = "until it is executed, CPUs may use what was there before"]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flush {
@@ -67,7 +69,8 @@ pub struct Flush {
     stale: Option<Stale>,
 }
 
-/// A range of addresses for which a TLB may hold translations that are no longer true.
+/// A range of addresses for which a TLB may hold translations that are no longer true (Arm ARM DDI 0487,
+/// chapter D8, "Translation Lookaside Buffers").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale {
     /// The first address.

@@ -8,7 +8,8 @@ use core::sync::atomic::AtomicU64;
 
 use crate::PhysAddr;
 
-/// A lookup level of the translation table walk, −1 to 3; level 3 holds the pages.
+/// A lookup level of the translation table walk, −1 to 3; level 3 holds the pages (Arm ARM DDI 0487,
+/// chapter D8, "Translation process").
 pub type Level = i8;
 
 /// The level whose entries are pages, whatever the granule.
@@ -80,7 +81,8 @@ pub trait Geometry: Copy + Debug + 'static {
         PhysAddr::new(bits & Self::OUTPUT_MASK)
     }
 
-    /// log2 of what one entry at `level` translates, in bytes.
+    /// log2 of what one entry at `level` translates, in bytes. `level` is one of the geometry's, here and
+    /// below.
     #[must_use]
     #[inline(always)]
     fn entry_shift(level: Level) -> u32 {
@@ -95,7 +97,8 @@ pub trait Geometry: Copy + Debug + 'static {
     }
 
     /// log2 of the number of entries in a run that the Contiguous bit joins at `level`; 0 where there
-    /// is none (Arm ARM chapter D8, "Contiguous bit").
+    /// is none (Arm ARM chapter D8, "The Contiguous bit"; Linux: `CONT_PTE_SHIFT`, `CONT_PMD_SHIFT`). At
+    /// most 7: 128 pages of 16 KiB are the longest run there is.
     #[must_use]
     #[inline(always)]
     fn run_shift(level: Level) -> u32 {
@@ -129,7 +132,7 @@ macro_rules! granule {
             const VA_BITS: u32 = {
                 assert!(
                     VA_BITS >= 25 && VA_BITS <= $va_max,
-                    "outside what TCR_EL1.TxSZ can say"
+                    "VA_BITS is outside what TCR_EL1.TxSZ can say without FEAT_TTST"
                 );
                 VA_BITS
             };

@@ -60,7 +60,8 @@ impl<'t, T: TlbMaintenance> BreakBeforeMake<'t, T> {
         *flush = Flush::NOTHING;
     }
 
-    /// Replaces each of `entries` by what `make` gives for it, in the order that the level needs.
+    /// Replaces each valid one of `entries`, a run at most, by what `make` gives for it, in the order
+    /// that the level needs.
     ///
     /// `stale` is what TLBs may hold of them. What is left to do afterwards is added to `flush`.
     pub(crate) fn replace(
@@ -72,21 +73,31 @@ impl<'t, T: TlbMaintenance> BreakBeforeMake<'t, T> {
     ) {
         if self.level == BbmLevel::Level2 {
             for entry in entries {
-                let new = make(Descriptor::from_bits(entry.load(Relaxed)));
-                entry.store(new.bits(), Relaxed);
+                let old = Descriptor::from_bits(entry.load(Relaxed));
+                if old.is_valid() {
+                    entry.store(make(old).bits(), Relaxed);
+                }
             }
             *flush = flush.merge(Flush::new(true, Some(stale)));
             return;
         }
         // Invalid with all other bits in place: nothing else remembers them until they are needed
-        // again.
-        for entry in entries {
-            entry.store(entry.load(Relaxed) & !VALID, Relaxed);
+        // again. Which entries these are is remembered here, since a run that somebody else built may
+        // have holes.
+        let mut broken: u128 = 0;
+        for (entry, place) in entries.iter().zip(0..u128::BITS) {
+            let old = entry.load(Relaxed);
+            if old & VALID != 0 {
+                broken |= 1 << place;
+                entry.store(old & !VALID, Relaxed);
+            }
         }
         Flush::new(false, Some(stale)).execute(self.tlb);
-        for entry in entries {
-            let old = Descriptor::from_bits(entry.load(Relaxed) | VALID);
-            entry.store(make(old).bits(), Relaxed);
+        for (entry, place) in entries.iter().zip(0..u128::BITS) {
+            if broken >> place & 1 != 0 {
+                let old = Descriptor::from_bits(entry.load(Relaxed) | VALID);
+                entry.store(make(old).bits(), Relaxed);
+            }
         }
         // Visible before anything else needs it: the next break may be of what this one restored.
         Flush::new(true, None).execute(self.tlb);

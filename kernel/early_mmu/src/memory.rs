@@ -35,7 +35,9 @@ pub trait TableMemory<G: Geometry> {
         core::mem::forget(frame);
     }
 
-    /// Orders all entries written so far before the store that links their table: `dsb ishst`.
+    /// Orders all entries written so far before the store that links their table: `dsb ishst` (Arm ARM
+    /// DDI 0487, appendix "Barrier Litmus Tests", "Ensuring the visibility of updates to translation
+    /// tables"; Linux: `init_clear_pgtable`).
     ///
     /// Called once for each subtree that is built, after the last of its tables was published and
     /// before the one store that makes it reachable. Without it a walker could read the link before
@@ -43,7 +45,8 @@ pub trait TableMemory<G: Geometry> {
     fn before_link(&self);
 }
 
-/// Where frames for new tables come from: the allocation policy of a call.
+/// Where frames for new tables come from: the allocation policy of a call. Linux: the `pgtable_alloc`
+/// argument of `__create_pgd_mapping`.
 pub trait TableAlloc {
     /// What a frame is; the same as [`TableMemory::Frame`].
     type Frame;
@@ -80,7 +83,8 @@ pub trait ReservedFrames {
     /// What a frame is.
     type Frame;
 
-    /// The next frame and its physical address, aligned to the granule. Its content may be anything.
+    /// The next frame and its physical address, aligned to the granule and no wider than descriptors of the
+    /// geometry can hold: it becomes the address in a table descriptor as it is. Its content may be anything.
     ///
     /// This cannot fail: it is called as often as was reserved, and never more often.
     fn take(&mut self) -> (PhysAddr, Self::Frame);

@@ -12,7 +12,8 @@ use crate::span::Span;
 use crate::split::Cuts;
 use crate::{Descriptor, Flags, Flush, MapError, PhysAddr, Prot, TlbMaintenance, VirtAddr};
 
-/// Which half of the 64-bit virtual address space a set of tables translates.
+/// Which half of the 64-bit virtual address space a set of tables translates (Arm ARM DDI 0487, chapter
+/// D8, "Translation process").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VaRange {
     /// From 0 upwards, through `TTBR0_EL1`.
@@ -75,6 +76,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
                 size_of::<G::Table>() == 8 << G::INDEX_BITS,
                 "Geometry::Table must be [AtomicU64; 1 << INDEX_BITS]"
             );
+            assert!(G::VA_BITS < 64 && G::OA_BITS < 64, "Geometry: too wide");
         }
         let base = range.base::<G>();
         Self {
@@ -95,7 +97,8 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         self
     }
 
-    /// Physical address of the root table, for `TTBRn_EL1`.
+    /// Physical address of the root table, for `TTBRn_EL1.BADDR`. Above 48 bits it does not stand there as
+    /// it is: with 52-bit addresses bits 51:48 go into bits 5:2 of the register (Linux: `phys_to_ttbr`).
     #[must_use]
     pub fn root(&self) -> PhysAddr {
         self.root
@@ -154,7 +157,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     }
 
     /// Changes what a mapped range permits; never maps, never allocates. Linux:
-    /// `update_mapping_prot`.
+    /// `update_mapping_prot`, `set_memory_ro` and its like.
     ///
     /// Whole blocks and pages change. Output address, size, `nG` and the software bits stay.
     ///
@@ -174,7 +177,8 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     }
 
     /// [`update_mapping_prot`](Self::update_mapping_prot) for any part of a block or a contiguous run:
-    /// what the range covers in part is split first, with tables from `alloc`.
+    /// what the range covers in part is split first, with tables from `alloc`. Linux 6.18:
+    /// `split_kernel_leaf_mapping`, then the change.
     ///
     /// All is checked before the split begins. `flags` are for the pieces: `NO_CONT`, `NO_EXEC`.
     ///
@@ -208,7 +212,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
 
     /// Splits what lies across the two ends of a range: blocks into tables, contiguous runs into
     /// single entries. Afterwards the range can be unmapped, or its protection changed. All
-    /// translations stay.
+    /// translations stay. Linux 6.18: `split_kernel_leaf_mapping`.
     ///
     /// Not more than needed: a block becomes the largest pieces that do not lie across an end, with
     /// the Contiguous hint unless `flags` has `NO_CONT`. `NO_EXEC` is for new tables.
@@ -269,7 +273,8 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     }
 
     /// Links all tables down to the last level over a range and maps nothing: afterwards
-    /// [`create_mapping_noalloc`](Self::create_mapping_noalloc) finds every table in it.
+    /// [`create_mapping_noalloc`](Self::create_mapping_noalloc) finds every table in it. Linux:
+    /// `early_fixmap_init`.
     ///
     /// # Errors
     ///

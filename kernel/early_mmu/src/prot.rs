@@ -3,7 +3,8 @@
 use crate::descriptor::{self as bits, Descriptor};
 use crate::geometry::Geometry;
 
-/// A memory type, by its index into `MAIR_EL1`.
+/// A memory type, by its index into `MAIR_EL1` (Arm ARM DDI 0487, chapter D8, "Memory region attributes";
+/// the types themselves: chapter B2, "Memory types and attributes").
 ///
 /// The discriminants are `AttrIndx`; [`MAIR_EL1`] is computed from the same table, so that the
 /// descriptors and the register cannot disagree. Numbers and order are Linux's (`MT_NORMAL` …).
@@ -80,7 +81,7 @@ impl MemType {
     }
 }
 
-/// The value of `MAIR_EL1` that every [`MemType`] relies on.
+/// The value of `MAIR_EL1` that every [`MemType`] relies on. Linux: `MAIR_EL1_SET`.
 pub const MAIR_EL1: u64 = {
     let mut mair = 0;
     let mut index = 0;
@@ -91,7 +92,8 @@ pub const MAIR_EL1: u64 = {
     mair
 };
 
-/// What the kernel may do with a mapping, and which kind of memory it is.
+/// What the kernel may do with a mapping (Arm ARM DDI 0487, chapter D8, "Memory access control"), and which
+/// kind of memory it is.
 ///
 /// There is no variant for writable and executable, nor for executable device memory. EL0 gets no
 /// access and never executes (`UXN` is always set), `AF` is always set, memory is Inner Shareable.

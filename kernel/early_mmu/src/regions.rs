@@ -9,7 +9,8 @@ use crate::memory::TableMemory;
 use crate::walk::Descent;
 use crate::{PageTable, PhysAddr, VirtAddr};
 
-/// Neighbouring blocks or pages of one size that translate to neighbouring memory alike.
+/// Neighbouring blocks or pages of one size that translate to neighbouring memory alike. Linux: a row of
+/// `ptdump`, `note_page`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// The first address.
@@ -38,7 +39,8 @@ impl Region {
         )
     }
 
-    /// Whether EL1 may both write and execute here, which is what no region should allow.
+    /// Whether EL1 may both write and execute here, which is what no region should allow. Linux:
+    /// `ptdump_check_wx`.
     #[must_use]
     pub const fn is_writable_and_executable(&self) -> bool {
         self.attributes.is_writable() && self.attributes.is_executable()

@@ -13,7 +13,9 @@ use crate::geometry::Geometry;
 use crate::memory::TableMemory;
 use crate::{PageTable, PhysAddr};
 
-/// Tables that were unlinked, held back until no TLB knows the way to them.
+/// Tables that were unlinked, held back until no TLB knows the way to them (Arm ARM DDI 0487, chapter D8,
+/// "Translation Lookaside Buffers": a TLB may hold table entries too). Linux: `unmap_hotplug_range`, then
+/// `free_empty_tables`.
 ///
 /// It borrows the tables: nothing else can change before it is decided what becomes of these.
 #[must_use = "until the flush is executed, CPUs may use what was there before, and the tables are lost"]

@@ -14,7 +14,7 @@ use crate::{MapError, PageTable, PhysAddr, VirtAddr};
 
 impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     /// Unmaps a range. Holes in it are fine; tables that are empty afterwards are retired, but for
-    /// the root.
+    /// the root. Linux: `unmap_hotplug_range` and `free_empty_tables`.
     ///
     /// # Errors
     ///

@@ -9,7 +9,8 @@ use crate::{PageTable, PhysAddr, VirtAddr};
 /// The most levels a walk can have: −1 to 3.
 const MAX_LEVELS: usize = 5;
 
-/// What a table walk for one address read, level by level.
+/// What a table walk for one address read, level by level (Arm ARM DDI 0487, chapter D8, "Translation
+/// process"; its pseudo-code is `AArch64.S1Walk`). Linux: `show_pte`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walk {
     va: VirtAddr,
@@ -182,7 +183,8 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         }
     }
 
-    /// The physical address that `va` translates to, or `None` if it faults.
+    /// The physical address that `va` translates to, or `None` if it faults: what `AT S1E1R` would say, but
+    /// for permissions and `AF`.
     #[must_use]
     #[inline]
     pub fn translate(&self, va: VirtAddr) -> Option<PhysAddr> {

@@ -6,6 +6,7 @@ mod contiguous;
 mod dump;
 mod flush;
 mod flush_ranges;
+mod foreign;
 mod geometries;
 mod hierarchical;
 mod hostile;

@@ -1,0 +1,101 @@
+//! Tables that somebody else built, firmware or an earlier stage: what this crate never leaves behind, and
+//! still must not make worse. A contiguous run may have holes (Arm ARM chapter D8, "Misprogramming the
+//! Contiguous bit"), and an invalid entry may hold anything.
+
+use crate::support::{
+    G48, GIB, KIB, MIB, Memory, Tables, UPPER, frames, map, mapping, refused, upper, va,
+};
+use early_mmu::{
+    BbmLevel, BreakBeforeMake, Flags, MapError, PAGE_KERNEL, PAGE_KERNEL_RO, PhysAddr, descriptor,
+};
+
+/// Which entry of the run is the hole.
+const HOLE: usize = 5;
+
+/// A run of pages, or of blocks, with a hole whose other bits are all still there; and its table.
+fn run_with_a_hole<'m>(memory: &'m Memory<G48>, bytes: u64) -> (Tables<'m>, PhysAddr) {
+    let mut tables = upper(memory);
+    let run = mapping(UPPER, GIB, 16 * bytes, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut frames(1, 7), run, Flags::NONE);
+    let (_, link) = (tables.walk(va(UPPER)).descriptors().collect::<Vec<_>>())
+        .into_iter()
+        .rev()
+        .nth(1)
+        .expect("a table above");
+    let table = link.output::<G48>();
+    memory.poke(table, HOLE, memory.peek(table, HOLE) & !descriptor::VALID);
+    (tables, table)
+}
+
+#[test]
+fn a_hole_stays_a_hole_when_its_run_is_taken_apart() {
+    for bbm in [BbmLevel::Level0, BbmLevel::Level2] {
+        for bytes in [4 * KIB, 2 * MIB] {
+            let memory = Memory::<G48>::new(8);
+            let (mut tables, table) = run_with_a_hole(&memory, bytes);
+            let hole = memory.peek(table, HOLE);
+            let live = BreakBeforeMake::new(&memory, bbm);
+            let _ = tables
+                .split(va(UPPER), bytes, Flags::NONE, &mut frames(7, 1), live)
+                .expect("no frame needed");
+            assert_eq!(memory.peek(table, HOLE), hole);
+            assert_eq!(tables.translate(va(UPPER + HOLE as u64 * bytes)), None);
+            let entries = (0..16).filter(|&index| index != HOLE);
+            for index in entries {
+                let leaf = tables.walk(va(UPPER + index as u64 * bytes)).leaf();
+                let leaf = leaf.expect("mapped");
+                assert!(!leaf.descriptor.is_contiguous());
+                assert_eq!(leaf.pa.as_u64(), GIB + index as u64 * bytes);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hole_in_a_run_is_not_filled() {
+    for bytes in [4 * KIB, 2 * MIB] {
+        let memory = Memory::<G48>::new(8);
+        let (mut tables, table) = run_with_a_hole(&memory, bytes);
+        let hole = HOLE as u64 * bytes;
+        for (at, size) in [
+            (hole, bytes),
+            (0, 16 * bytes),
+            (hole - bytes, 3 * bytes),
+            (hole, 4 * KIB),
+        ] {
+            let request = mapping(UPPER + at, GIB + at, size, PAGE_KERNEL);
+            let error = refused(&mut tables, |t| {
+                t.create_mapping(request, Flags::NONE, &mut frames(7, 1))
+            });
+            assert!(
+                matches!(error, MapError::WouldSplitRun { va: at, .. } if at == va(UPPER + hole)),
+                "{error}"
+            );
+        }
+        // Half of the run is holes: what was asked for is all new, but not the run.
+        (0..8).for_each(|index| memory.poke(table, index, 0));
+        let half = mapping(UPPER, GIB, 8 * bytes, PAGE_KERNEL);
+        let error = refused(&mut tables, |t| t.create_mapping_noalloc(half, Flags::NONE));
+        assert!(matches!(error, MapError::WouldSplitRun { .. }), "{error}");
+        // Without the others it is a hole like any.
+        (8..16).for_each(|index| memory.poke(table, index, 0));
+        let _ = tables
+            .create_mapping_noalloc(half, Flags::NONE)
+            .expect("free");
+    }
+}
+
+#[test]
+fn a_run_with_a_hole_is_unmapped_whole_and_not_protected() {
+    let memory = Memory::<G48>::new(8);
+    let (mut tables, _) = run_with_a_hole(&memory, 4 * KIB);
+    let error = refused(&mut tables, |t| {
+        t.update_mapping_prot(va(UPPER), 64 * KIB, PAGE_KERNEL_RO)
+    });
+    let hole = va(UPPER + HOLE as u64 * 4 * KIB);
+    assert_eq!(error, MapError::NotMapped { va: hole, level: 3 });
+    let _ = tables
+        .unmap_keeping_tables(va(UPPER), 64 * KIB)
+        .expect("holes are fine");
+    assert_eq!(tables.regions().count(), 0);
+}
