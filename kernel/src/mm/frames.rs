@@ -40,10 +40,6 @@ impl FrameRun {
     pub fn available(&self) -> usize {
         (self.free.size_bytes() / PAGE_SIZE) as usize
     }
-}
-
-impl ReservedFrames for FrameRun {
-    type Frame = Frame;
 
     fn take(&mut self) -> (PhysAddr, Frame) {
         let pa = PhysAddr::new(self.free.start);
@@ -59,21 +55,26 @@ impl ReservedFrames for FrameRun {
 
 impl TableAlloc for FrameRun {
     type Frame = Frame;
-    type Reserved<'a> = Self;
+    type Reserved<'a> = Reserved<'a, 'a>;
 
-    fn reserve(&mut self, needed: usize) -> Result<Self, MapError> {
+    fn reserve(&mut self, needed: usize) -> Result<Reserved<'_, '_>, MapError> {
         let available = self.available();
         if available < needed {
             return Err(MapError::OutOfFrames { needed, available });
         }
         let start = self.free.start;
         self.free.start += needed as u64 * PAGE_SIZE;
-        Ok(Self {
+        let run = Self {
             window: self.window,
             free: PhysRange {
                 start,
                 end: self.free.start,
             },
+        };
+        Ok(Reserved {
+            run,
+            source: None,
+            left: needed,
         })
     }
 }
@@ -131,11 +132,11 @@ impl<'m> MemblockFrames<'m> {
 impl<'m> TableAlloc for MemblockFrames<'m> {
     type Frame = Frame;
     type Reserved<'a>
-        = MemblockReserved<'a, 'm>
+        = Reserved<'a, 'm>
     where
         Self: 'a;
 
-    fn reserve(&mut self, needed: usize) -> Result<MemblockReserved<'_, 'm>, MapError> {
+    fn reserve(&mut self, needed: usize) -> Result<Reserved<'_, 'm>, MapError> {
         let available = self.memblock.free_units(PAGE_SIZE, self.within) as usize;
         if available < needed {
             return Err(MapError::OutOfFrames { needed, available });
@@ -143,28 +144,29 @@ impl<'m> TableAlloc for MemblockFrames<'m> {
         self.count += needed;
         // SAFETY: there is no frame in it.
         let run = unsafe { FrameRun::new(self.window, PhysRange { start: 0, end: 0 }) };
-        Ok(MemblockReserved {
-            source: self,
+        Ok(Reserved {
             run,
+            source: Some(self),
             left: needed,
         })
     }
 }
 
-/// Frames that are free for sure: nobody else can allocate while this borrows. In one
-/// run where memory has one, else in as many as it takes.
-pub struct MemblockReserved<'a, 'm> {
-    source: &'a mut MemblockFrames<'m>,
+/// Frames that are free for sure: nobody else can allocate while this borrows. One type
+/// for both sources, so that there is one copy of the code that writes tables.
+pub struct Reserved<'a, 'm> {
     run: FrameRun,
+    /// Where the next run comes from: one, where memory has it, else as many as it takes.
+    source: Option<&'a mut MemblockFrames<'m>>,
     left: usize,
 }
 
-impl ReservedFrames for MemblockReserved<'_, '_> {
+impl ReservedFrames for Reserved<'_, '_> {
     type Frame = Frame;
 
     fn take(&mut self) -> (PhysAddr, Frame) {
-        if self.run.available() == 0 {
-            self.run = self.source.next_run(self.left);
+        if let (0, Some(source)) = (self.run.available(), &mut self.source) {
+            self.run = source.next_run(self.left);
         }
         self.left -= 1;
         self.run.take()
