@@ -13,11 +13,12 @@
 	sub	x3, x2, #1
 	bic	x0, x0, x3
 	dmb	sy			// earlier accesses, done uncached, before the op
-1:	cmp	x0, x1
+	cmp	x0, x1
 	b.hs	2f
-	dc	\op, x0
+1:	dc	\op, x0
 	add	x0, x0, x2
-	b	1b
+	cmp	x0, x1
+	b.lo	1b
 2:	dsb	sy			// complete before the caller goes on
 	ret
 .endm

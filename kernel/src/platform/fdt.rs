@@ -14,7 +14,7 @@ use dtoolkit::{Cells, Node, Property, ToCellInt};
 
 use devices::{find_console, find_power_manager, find_psci};
 pub use structure::Malformed;
-use structure::{Token, Tokens, check};
+use structure::{Token, check};
 
 use crate::cmdline::CommandLine;
 use crate::memblock::{MAX_RANGES, Memblock};
@@ -43,7 +43,7 @@ pub struct Firmware {
     pub uart: Option<u64>,
     /// How to call PSCI; `None` if the tree has no PSCI 0.2 or later.
     pub psci: Option<Conduit>,
-    /// Physical address of a Raspberry Pi's power manager.
+    /// Physical address of a Raspberry Pi's power manager, where there is no PSCI.
     pub power_manager: Option<u64>,
     /// The initial RAM disk.
     pub initrd: Option<PhysRange>,
@@ -163,13 +163,16 @@ pub fn total_size(header: &[u8; HEADER_BYTES]) -> Result<usize, FdtError> {
 /// # Errors
 /// [`FdtError`]; `firmware` then holds what was read before.
 pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
-    let fdt = check(blob)?;
+    let (fdt, seeds) = check_and_find_seeds(blob)?;
     // First what it takes to say that the rest cannot be used.
     read_chosen(fdt, firmware);
     firmware.uart = find_console(fdt);
     firmware.psci = find_psci(fdt);
-    firmware.power_manager = find_power_manager(fdt);
-    firmware.seeds = find_seeds(blob)?;
+    // It costs a look at every node, for a way out of boards that have no PSCI.
+    if firmware.psci.is_none() {
+        firmware.power_manager = find_power_manager(fdt);
+    }
+    firmware.seeds = seeds?;
     // A loader that told of memory itself knows more than the tree.
     if firmware.memblock.memory.as_slice().is_empty() {
         read_memory(fdt, firmware);
@@ -284,26 +287,45 @@ fn read_reservations(fdt: Fdt<'_>, memblock: &mut Memblock) -> Result<(), FdtErr
 /// its start: whoever reads the tree later must not learn what keys were made of.
 pub type Seeds = RangeList<MAX_RANGES>;
 
-/// Finds the seeds of a checked blob.
-fn find_seeds(blob: &[u8]) -> Result<Seeds, FdtError> {
-    let mut seeds = Seeds::new();
-    let mut in_chosen = false;
-    let mut tokens = Tokens::new(blob)?;
-    while let Some(token) = tokens.next(blob)? {
+/// The tree in `blob`, checked from end to end, and its seeds.
+fn check_and_find_seeds(blob: &[u8]) -> Result<(Fdt<'_>, Result<Seeds, FdtError>), FdtError> {
+    let mut seeds = SeedFinder::default();
+    let fdt = check(blob, |token, depth| seeds.visit(blob, token, depth))?;
+    let found = seeds.found.map_err(|ListFull| FdtError::TooManySeeds);
+    Ok((fdt, found))
+}
+
+/// Finds the seeds while the blob is checked.
+struct SeedFinder {
+    in_chosen: bool,
+    found: Result<Seeds, ListFull>,
+}
+
+impl Default for SeedFinder {
+    fn default() -> Self {
+        Self {
+            in_chosen: false,
+            found: Ok(Seeds::new()),
+        }
+    }
+}
+
+impl SeedFinder {
+    /// The next step, after which `depth` nodes are open.
+    fn visit(&mut self, blob: &[u8], token: Token, depth: usize) {
         match token {
-            Token::BeginNode(name) if tokens.depth == 2 => in_chosen = is_chosen(&blob[name]),
-            Token::Property { name, value } if in_chosen && tokens.depth == 2 => {
-                if matches!(&blob[name], b"kaslr-seed" | b"rng-seed") {
+            Token::BeginNode(name) if depth == 2 => self.in_chosen = is_chosen(&blob[name]),
+            Token::Property { name, value } if self.in_chosen && depth == 2 => {
+                if let (Ok(seeds), b"kaslr-seed" | b"rng-seed") = (&mut self.found, &blob[name]) {
                     let (start, end) = (value.start as u64, value.end as u64);
-                    seeds
-                        .insert(PhysRange { start, end })
-                        .map_err(|_| FdtError::TooManySeeds)?;
+                    if let Err(full) = seeds.insert(PhysRange { start, end }) {
+                        self.found = Err(full);
+                    }
                 }
             }
             _ => {}
         }
     }
-    Ok(seeds)
 }
 
 /// Overwrites the seeds with zeros; returns how many there were, or `None`, and

@@ -40,11 +40,14 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// The tree in `blob`, once its structure has been checked. Takes time in
-/// proportion to the blob's length.
-pub(super) fn check(blob: &[u8]) -> Result<Fdt<'_>, FdtError> {
+/// The tree in `blob`, once its structure has been checked: each step is shown to
+/// `visit`, with how many nodes are open. Takes time in proportion to the blob's
+/// length.
+pub(super) fn check(blob: &[u8], mut visit: impl FnMut(Token, usize)) -> Result<Fdt<'_>, FdtError> {
     let mut tokens = Tokens::new(blob)?;
-    while tokens.next(blob)?.is_some() {}
+    while let Some(token) = tokens.next(blob)? {
+        visit(token, tokens.depth);
+    }
     Ok(Fdt::new_unchecked(blob))
 }
 
@@ -168,9 +171,13 @@ impl Tokens {
     fn string(&self, blob: &[u8], within: Range<usize>) -> Result<Range<usize>, FdtError> {
         let start = within.start;
         let bytes = blob.get(within).unwrap_or(&[]);
-        let length = bytes.iter().position(|&byte| byte == 0);
+        let mut any = 0;
+        let length = bytes.iter().position(|&byte| {
+            any |= byte;
+            byte == 0
+        });
         length
-            .filter(|&length| core::str::from_utf8(&bytes[..length]).is_ok())
+            .filter(|&length| any.is_ascii() || core::str::from_utf8(&bytes[..length]).is_ok())
             .map(|length| start..start + length)
             .ok_or(malformed("a name that has no end or is not text", start))
     }

@@ -123,7 +123,8 @@ fn seeds_are_wiped_and_nothing_else() {
 
 #[test]
 fn seeds_of_another_blob_are_not_wiped() {
-    let seeds = find_seeds(VIRT).unwrap();
+    let (_, seeds) = check_and_find_seeds(VIRT).unwrap();
+    let seeds = seeds.unwrap();
     let mut short = VIRT[..100].to_vec();
     assert_eq!(wipe_seeds(&mut short, &seeds), None);
     assert_eq!(short, VIRT[..100]);

@@ -164,18 +164,17 @@ fn buses_are_followed_down_to_a_limit() {
 #[test]
 fn the_power_manager_of_a_raspberry_pi() {
     // As Linux has it in bcm283x.dtsi: the block that counts comes first.
-    let tree = |compatible: &[u8], reg: &[u32]| {
-        let blob = Blob::new(1, 1)
-            .memory("memory@0", &[0, 0x3b40_0000])
-            .node("soc", |n| {
-                let n = n.cells("#address-cells", &[1]).cells("#size-cells", &[1]);
-                n.cells("ranges", &[0x7e00_0000, 0x3f00_0000, 0x100_0000])
-                    .node("watchdog@7e100000", |n| {
-                        n.property("compatible", compatible).cells("reg", reg)
-                    })
-            });
+    let tree_with = |blob: Blob, compatible: &[u8], reg: &[u32]| {
+        let blob = blob.memory("memory@0", &[0, 0x3b40_0000]).node("soc", |n| {
+            let n = n.cells("#address-cells", &[1]).cells("#size-cells", &[1]);
+            n.cells("ranges", &[0x7e00_0000, 0x3f00_0000, 0x100_0000])
+                .node("watchdog@7e100000", |n| {
+                    n.property("compatible", compatible).cells("reg", reg)
+                })
+        });
         good(blob).power_manager
     };
+    let tree = |compatible: &[u8], reg: &[u32]| tree_with(Blob::new(1, 1), compatible, reg);
     let reg = [0x7e10_0000, 0x114, 0x7e00_a000, 0x24];
     let pi3 = b"brcm,bcm2835-pm\0brcm,bcm2835-pm-wdt\0";
     let pi4 = b"brcm,bcm2711-pm\0brcm,bcm2835-pm-wdt\0";
@@ -185,6 +184,14 @@ fn the_power_manager_of_a_raspberry_pi() {
     assert_eq!(tree(pi3, &[0x7e10_0004, 0x114]), None);
     assert_eq!(tree(pi3, &[]), None);
     assert_eq!(good(Blob::with_memory()).power_manager, None);
+
+    // Where PSCI switches off, nothing else is wanted.
+    let with_psci = |compatible: &[u8]| {
+        let psci = |n: Blob| n.property("compatible", compatible).text("method", "smc");
+        tree_with(Blob::new(1, 1).node("psci", psci), pi4, &reg)
+    };
+    assert_eq!(with_psci(b"arm,psci-0.2\0"), None);
+    assert_eq!(with_psci(b"arm,psci\0"), Some(0x3f10_0000));
 }
 
 #[test]
