@@ -9,7 +9,7 @@ pub mod linear;
 pub mod protect;
 pub mod ptdump;
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use early_mmu::descriptor::Kind;
 use early_mmu::{
@@ -122,9 +122,14 @@ pub fn tables_checksum(tables: &KernelTables) -> u64 {
         let Some(table) = table(tables, PhysAddr::new(pa)) else {
             return;
         };
-        for entry in table {
-            // FNV-1a, a word at a time.
+        // FNV-1a, a word at a time.
+        let mut add = |entry: &AtomicU64| {
             sum = (sum ^ entry.load(Ordering::Relaxed)).wrapping_mul(0x0000_0100_0000_01b3);
+        };
+        // Two in a row: half of the time would otherwise go into counting.
+        for [first, second] in table.as_chunks().0 {
+            add(first);
+            add(second);
         }
     });
     sum

@@ -90,7 +90,14 @@ fn edge_pages(all: &[Expected]) -> Vec<u64> {
             e.last_page().wrapping_add(PAGE_SIZE),
         ]
     };
-    all.iter().flat_map(around).collect()
+    let mut pages = Vec::new();
+    for page in all.iter().flat_map(around) {
+        // What one region ends with, the next begins after.
+        if !pages.contains(&page) {
+            pages.push(page);
+        }
+    }
+    pages
 }
 
 /// What the MMU should make of `va`, whose page is expected to be there.

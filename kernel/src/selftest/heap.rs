@@ -86,8 +86,9 @@ fn blocks_are_disjoint(_: &mut Context<'_>) -> TestResult {
     for &(block, layout, byte) in &blocks {
         // SAFETY: the block was filled with `byte`.
         let content = unsafe { core::slice::from_raw_parts(block, layout.size()) };
+        let (words, rest) = content.as_chunks::<8>();
         check!(
-            content.iter().all(|&b| b == byte),
+            words.iter().all(|word| *word == [byte; 8]) && rest.iter().all(|&b| b == byte),
             "{layout:?} at {block:?} was overwritten"
         );
     }

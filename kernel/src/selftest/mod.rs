@@ -37,10 +37,19 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Takes RAM that nobody uses, for good; the linear map shows it.
+    /// Takes RAM that nobody uses, for good; the linear map shows it. The end of RAM
+    /// if it can be had: the host gives a guest memory when it is first written to, 2 MiB
+    /// at a time, and to the last page another test writes anyway.
     fn take_memory(&mut self, size_bytes: u64, align_bytes: u64) -> Option<PhysRange> {
         let reach = self.boot.linear.reach(self.boot.pa_bits);
-        self.memory.allocate(size_bytes, align_bytes, reach).ok()
+        let end = self.memory.memory.as_slice().last()?.end.min(reach.end);
+        let last = PhysRange {
+            start: end.saturating_sub(size_bytes),
+            end,
+        };
+        [last, reach]
+            .into_iter()
+            .find_map(|within| self.memory.allocate(size_bytes, align_bytes, within).ok())
     }
 }
 
