@@ -6,6 +6,7 @@
 mod map;
 mod protect;
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{self as bits, Descriptor, Kind};
@@ -149,25 +150,36 @@ pub(crate) fn are_whole_runs<G: Geometry>(level: Level, ia: u64, entries: usize)
     (G::index(ia, level) | entries) & in_run == 0
 }
 
-/// Refuses to fill a hole in a contiguous run: what is written for a part of a run has no hint, and must
-/// not stand beside entries that have it. This crate leaves no such holes; who built the tables before may.
+/// Refuses to fill holes in a contiguous run, if `new` has a part of one: what is written there has no hint, and
+/// must not stand beside entries that have it. This crate leaves no such holes; who built the tables before may.
 #[inline(always)]
-pub(crate) fn check_hole_in_run<G: Geometry>(
+pub(crate) fn check_holes<G: Geometry>(
     entries: &[AtomicU64],
     level: Level,
-    index: usize,
+    new: &Range<usize>,
     va: VirtAddr,
 ) -> Result<(), MapError> {
-    let length = 1 << G::run_shift(level);
-    let first = index & !(length - 1);
-    let run = entries.get(first..first + length).unwrap_or(&[]);
-    let mut run = run
-        .iter()
-        .map(|entry| Descriptor::from_bits(entry.load(Relaxed)));
-    match run.find(|entry| entry.is_contiguous() && entry.kind::<G>(level) == Kind::Leaf) {
-        Some(old) => Err(MapError::WouldSplitRun { va, level, old }),
-        None => Ok(()),
+    let in_run = (1 << G::run_shift(level)) - 1;
+    for edge in [new.start, new.end] {
+        let run = edge & !in_run..(edge | in_run) + 1;
+        let part = edge & in_run != 0;
+        // The same run at both ends is looked at once.
+        if !part || edge == new.end && new.start > run.start {
+            continue;
+        }
+        let run = entries.get(run).unwrap_or(&[]);
+        if bits_of(run).1 & bits::CONTIGUOUS == 0 {
+            continue;
+        }
+        let mut run = run
+            .iter()
+            .map(|entry| Descriptor::from_bits(entry.load(Relaxed)));
+        let hinted = |old: &Descriptor| old.is_contiguous() && old.kind::<G>(level) == Kind::Leaf;
+        if let Some(old) = run.find(hinted) {
+            return Err(MapError::WouldSplitRun { va, level, old });
+        }
     }
+    Ok(())
 }
 
 /// Whether a table forbids to all below it what these bits of a leaf permit.

@@ -11,7 +11,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{Descriptor, Kind};
-use crate::edit::{Edit, Step, Survey, check_hole_in_run};
+use crate::edit::{Edit, Step, Survey, check_holes};
 use crate::flush::{Flush, Stale};
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::memory::{Budget, ReservedFrames, TableMemory};
@@ -159,15 +159,15 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
             None => (0..0, edit.run_shift(level)),
             Some(answer) => {
                 if matches!(answer, Survey::AllNew) {
-                    // A contiguous run may reach past either end of what is covered.
                     let va = VirtAddr::new(self.base | run_span.ia);
-                    check_hole_in_run::<G>(entries, level, covered.start, va)?;
-                    check_hole_in_run::<G>(entries, level, covered.end - 1, va)?;
+                    check_holes::<G>(entries, level, &covered, va)?;
                 }
                 plan.note(answer, run_span, entry_bytes);
                 (covered, 0)
             }
         };
+        // The run of which it is known that holes in it may be filled.
+        let mut checked = None;
         for (chunk, chunk_span) in chunks_but::<G>(span, level, run_shift, &answered) {
             if let Some(answer) = survey_run(edit, entries, level, &chunk, chunk_span) {
                 plan.note(answer, chunk_span, entry_bytes);
@@ -191,8 +191,10 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
                     }
                     Kind::Invalid => {
                         let step = edit.hole(place)?;
-                        if !matches!(step, Step::Keep) {
-                            check_hole_in_run::<G>(entries, level, index, place.va())?;
+                        let run = index >> G::run_shift(level);
+                        if !matches!(step, Step::Keep) && checked != Some(run) {
+                            check_holes::<G>(entries, level, &(index..index + 1), place.va())?;
+                            checked = Some(run);
                         }
                         step
                     }
