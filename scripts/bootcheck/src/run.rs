@@ -17,7 +17,7 @@ use crate::decode::Decoder;
 use crate::escape::Escaper;
 use crate::files;
 use crate::interrupt::{self, Interrupted};
-use crate::plan::has_word;
+use crate::plan::{Plan, has_word};
 use crate::report::Report;
 use crate::symbols::Source;
 
@@ -98,12 +98,13 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
     Ok(report.verdict.exit_status(args.expect))
 }
 
-/// One boot without a console to show: what matrices and bisections are made of.
+/// One boot without a console to show, as planned unless the image cannot boot: what matrices and
+/// bisections are made of.
 ///
 /// # Errors
 /// [`Interrupted`], with QEMU gone.
-pub fn boot_unseen(args: &BootArgs) -> Result<Report, Interrupted> {
-    Ok(match args.plan() {
+pub fn boot_unseen(plan: Result<Plan, String>) -> Result<Report, Interrupted> {
+    Ok(match plan {
         Ok(plan) => Report::new(&boot(&plan, &mut |_| {})?, plan.source.as_deref()),
         Err(reason) => Report::new(&Outcome::unbootable(reason), None),
     })

@@ -336,7 +336,31 @@ fn parts_are_joined_as_if_one_machine_had_booted_them() {
     let output = merge(&[&second.1, &second.1]);
     assert_eq!(status(&output), 129);
     assert!(
-        text(&output.stderr).contains("is there twice"),
+        text(&output.stderr).contains("results.json are the same part"),
+        "{}",
+        text(&output.stderr)
+    );
+    // Of another run: a cell would be lost without a word.
+    let out = bench.path("filtered");
+    let filtered = ["--shard", "1/2", "--filter", "c/*", "--out"];
+    matrix(
+        &bench,
+        cells,
+        &[&filtered[..], &[out.to_str().unwrap()]].concat(),
+    );
+    let output = merge(&[&out, &second.1]);
+    assert_eq!(status(&output), 129);
+    assert!(
+        text(&output.stderr).contains("not parts of one run: their matrices have different cells"),
+        "{}",
+        text(&output.stderr)
+    );
+    let newer = std::fs::read_to_string(first.1.join("results.json")).unwrap();
+    let newer = newer.replacen("\"schema\": 1", "\"schema\": 2", 1);
+    std::fs::write(bench.path("newer.json"), newer).unwrap();
+    let output = merge(&[&bench.path("newer.json"), &second.1]);
+    assert!(
+        text(&output.stderr).contains("newer.json has schema 2, and this bootcheck knows 1"),
         "{}",
         text(&output.stderr)
     );
@@ -426,21 +450,20 @@ fn an_interruption_keeps_the_results_and_leaves_no_qemu() {
 #[test]
 fn a_directory_that_cannot_be_written_is_named() {
     let bench = good();
-    // Root may write anywhere; nobody may make a directory below a file.
-    let out = bench.path("Image/out");
-    let output = matrix(
-        &bench,
-        "[[cells]]\nname = 'a'",
-        &["--out", out.to_str().unwrap()],
-    );
-    assert_eq!(status(&output), 129);
-    let stderr = text(&output.stderr);
-    assert!(
-        stderr.contains("cannot make") && stderr.contains("Image/out"),
-        "{stderr}"
-    );
-    assert!(
-        !stderr.contains("ok "),
-        "it says so before it boots: {stderr}"
-    );
+    // Root may write anywhere, but make no directory below a file and no file in /proc.
+    let below = bench.path("Image/out");
+    let complaints = [
+        (below.to_str().unwrap(), "cannot make"),
+        ("/proc/self", "cannot write into"),
+    ];
+    for (out, complaint) in complaints {
+        let output = matrix(&bench, "[[cells]]\nname = 'a'", &["--out", out]);
+        assert_eq!(status(&output), 129);
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains(&format!("{complaint} {out}")), "{stderr}");
+        assert!(
+            !stderr.contains("ok "),
+            "it says so before it boots: {stderr}"
+        );
+    }
 }

@@ -327,7 +327,7 @@ impl Lab {
             // What troubles the host may be over soon.
             std::thread::sleep(Duration::from_secs(attempt.into()));
             let started = Instant::now();
-            let report = boot_unseen(&args)?;
+            let report = boot_unseen(args.plan())?;
             self.effort.boots += 1;
             self.effort.boot_seconds += started.elapsed().as_secs_f64();
             let mut sight = Sight::from(report);

@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use globset::{Glob, GlobMatcher};
 use serde::Deserialize;
-use toml::{Table, Value};
+use toml::{Spanned, Table, Value};
 
 use super::cell::{Cell, Expected, MadeFile};
 use crate::cli::BootArgs;
@@ -56,7 +56,7 @@ struct Matrix {
     #[serde(default)]
     defaults: Table,
     #[serde(default)]
-    cells: Vec<Table>,
+    cells: Vec<Spanned<Table>>,
     #[serde(default)]
     exclude: Vec<Table>,
     /// What the rows name as `faults`, by path.
@@ -91,13 +91,15 @@ pub fn read(text: &str, qemus: &[PathBuf], out: &Path) -> anyhow::Result<Vec<Cel
     matrix.read_catalogues()?;
     let mut excluded = exclusions(&matrix.exclude)?;
     let mut cells: Vec<Cell> = Vec::new();
-    for (number, row) in matrix.cells.iter().enumerate() {
+    for row in &matrix.cells {
+        let line = 1 + text[..row.span().start].matches('\n').count();
+        let row = row.get_ref();
         let Some(Value::String(group)) = row.get("name") else {
-            bail!("cell {} has no name", number + 1);
+            bail!("the cells of line {line} have no name");
         };
         let combinations = matrix
             .expand(row)
-            .with_context(|| format!("cells {group}"))?;
+            .with_context(|| format!("line {line}: cells {group}"))?;
         for (names, values) in combinations {
             if excluded.iter_mut().any(|it| it.excludes(group, &values)) {
                 continue;
@@ -112,10 +114,10 @@ pub fn read(text: &str, qemus: &[PathBuf], out: &Path) -> anyhow::Result<Vec<Cel
                 }
                 let cell = Builder::new(&matrix, out)
                     .build(&name, group, (&names, &values), qemu)
-                    .with_context(|| format!("cell {name}"))?;
+                    .with_context(|| format!("line {line}: cell {name}"))?;
                 ensure!(
                     cells.iter().all(|other| other.name != name),
-                    "two cells have the name {name}"
+                    "line {line}: two cells have the name {name}"
                 );
                 cells.push(cell);
             }
@@ -134,7 +136,7 @@ pub fn read(text: &str, qemus: &[PathBuf], out: &Path) -> anyhow::Result<Vec<Cel
 impl Matrix {
     fn read_catalogues(&mut self) -> anyhow::Result<()> {
         let rows = self.cells.iter();
-        let paths = rows.filter_map(|row| row.get("faults").and_then(Value::as_str));
+        let paths = rows.filter_map(|row| row.get_ref().get("faults").and_then(Value::as_str));
         for path in paths {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
@@ -349,7 +351,8 @@ impl<'a> Builder<'a> {
         self.options
             .extend(["--qemu".to_owned(), qemu.to_string_lossy().into_owned()]);
 
-        let args = BootArgs::from_options(self.options.iter().map(OsStr::new))?;
+        let args = BootArgs::from_options(self.options.iter().map(OsStr::new));
+        let args = args.map_err(|error| anyhow::Error::msg(in_short(&error)))?;
         Ok(Cell {
             name: name.to_owned(),
             group: group.to_owned(),
@@ -412,6 +415,16 @@ impl<'a> Builder<'a> {
         }
         Ok(())
     }
+}
+
+/// What clap complains about, in one line: without the usage of a command line.
+fn in_short(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let text = text.split("\nUsage:").next().unwrap_or_default();
+    let text = text.split("\nFor more information").next();
+    let words: Vec<&str> = text.unwrap_or_default().split_whitespace().collect();
+    let words = words.join(" ").replace(" tip: ", "; ");
+    words.trim_start_matches("error: ").to_owned()
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 
 use super::results::Results;
+use super::shard::Shard;
 use super::{files, report};
 use crate::cli::MergeArgs;
 
@@ -20,12 +21,27 @@ pub fn run(args: &MergeArgs) -> anyhow::Result<u8> {
             true => path.join("results.json"),
             false => path.clone(),
         };
-        parts.push(Results::read(&path)?);
+        parts.push((Results::read(&path)?, path));
     }
-    let missing = missing(&parts)?;
+    for pair in parts.windows(2) {
+        if let Some(difference) = difference(&pair[0].0, &pair[1].0) {
+            let (one, other) = (pair[0].1.display(), pair[1].1.display());
+            bail!("{one} and {other} are not parts of one run: {difference}");
+        }
+    }
+    parts.sort_by_key(|(part, _)| part.shard.map(|shard| shard.number));
+    for pair in parts.windows(2) {
+        ensure!(
+            pair[0].0.shard != pair[1].0.shard,
+            "{} and {} are the same part",
+            pair[0].1.display(),
+            pair[1].1.display()
+        );
+    }
+    let parts: Vec<Results> = parts.into_iter().map(|(part, _)| part).collect();
+    let missing = missing(&parts);
     let results = join(parts)?;
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot make {}", args.out.display()))?;
+    files::prepare(&args.out)?;
     files::write(&results, &args.out)?;
     report(&results, &args.out);
     // The results that there are have been written; but nobody may take them for all.
@@ -33,40 +49,45 @@ pub fn run(args: &MergeArgs) -> anyhow::Result<u8> {
     Ok(results.exit_status())
 }
 
+/// Why two results cannot be of one run.
+fn difference(one: &Results, other: &Results) -> Option<String> {
+    if one.name != other.name {
+        return Some(format!("one is of {}, one of {}", one.name, other.name));
+    }
+    if one.list != other.list {
+        return Some("their matrices have different cells, before or after --filter".into());
+    }
+    if one.repeat != other.repeat {
+        return Some(format!("--repeat {} and {}", one.repeat, other.repeat));
+    }
+    let totals = [one, other].map(|part| part.shard.map(|shard| shard.total));
+    (totals[0] != totals[1]).then(|| {
+        let [one, other] = totals.map(|total| total.unwrap_or(1));
+        format!("one is cut into {one}, one into {other}")
+    })
+}
+
 /// The parts that are not there.
-fn missing(parts: &[Results]) -> anyhow::Result<Vec<String>> {
-    let shards: Vec<_> = parts.iter().filter_map(|part| part.shard).collect();
-    let Some(first) = shards.first() else {
-        return Ok(Vec::new());
-    };
-    let total = first.total;
-    ensure!(
-        shards.len() == parts.len() && shards.iter().all(|shard| shard.total == total),
-        "these are not parts of one run: they are cut into different numbers of parts"
-    );
-    let there: BTreeSet<usize> = shards.iter().map(|shard| shard.number).collect();
-    let missing = (1..=total).filter(|number| !there.contains(number));
-    Ok(missing
+fn missing(parts: &[Results]) -> Vec<String> {
+    let shards: Vec<Shard> = parts.iter().filter_map(|part| part.shard).collect();
+    let total = shards.first().map_or(0, |first| first.total);
+    let there = |number: &usize| shards.iter().any(|shard| shard.number == *number);
+    let missing = (1..=total).filter(|number| !there(number));
+    missing
         .map(|number| format!("part {number}/{total}"))
-        .collect())
+        .collect()
 }
 
 /// All cells, as if one machine had booted them.
-fn join(mut parts: Vec<Results>) -> anyhow::Result<Results> {
-    parts.sort_by_key(|part| part.shard.map(|shard| shard.number));
+fn join(parts: Vec<Results>) -> anyhow::Result<Results> {
     let Some(first) = parts.first() else {
         bail!("no results were given");
     };
-    let (name, repeat) = (first.name.clone(), first.repeat);
+    let (name, list, repeat) = (first.name.clone(), first.list.clone(), first.repeat);
     let mut wall_ms = 0.0_f64;
     let mut there = BTreeSet::new();
     let mut columns = Vec::new();
     for part in parts {
-        ensure!(
-            part.name == name,
-            "these are of different matrices: {name} and {}",
-            part.name
-        );
         wall_ms = wall_ms.max(part.wall_ms);
         for cell in &part.cells {
             ensure!(
@@ -82,5 +103,5 @@ fn join(mut parts: Vec<Results>) -> anyhow::Result<Results> {
     while cells.len() < there.len() {
         cells.extend(columns.iter_mut().filter_map(Iterator::next));
     }
-    Ok(Results::new(name, None, repeat, wall_ms, cells))
+    Ok(Results::new(name, (None, list), repeat, wall_ms, cells))
 }

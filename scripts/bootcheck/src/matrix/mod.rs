@@ -32,6 +32,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 
 use crate::cli::MatrixArgs;
+use crate::fingerprint;
 use crate::interrupt;
 use crate::parallel;
 use cell::Cell;
@@ -44,13 +45,15 @@ use support::Supports;
 /// The tester failed, or the file is wrong: 129.
 pub fn run(args: &MatrixArgs) -> anyhow::Result<u8> {
     let cells = select(args)?;
+    let list = digest(&cells);
+    let cells = share(args, cells)?;
     let name = name(&args.config);
     if args.list {
-        list(args, &name, &cells);
+        print_list(args, &name, &cells);
         return Ok(0);
     }
     let out = out_directory(args);
-    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    files::prepare(&out)?;
     let lacking = ask_support(&cells)?;
     for cell in &cells {
         cell.make_files()?;
@@ -71,7 +74,8 @@ pub fn run(args: &MatrixArgs) -> anyhow::Result<u8> {
     let started = std::time::Instant::now();
     let cells = boots.run(cells);
     let wall_ms = started.elapsed().as_secs_f64() * 1e3;
-    let results = Results::new(name, args.shard, args.repeat, wall_ms, cells);
+    let part = (args.shard, list);
+    let results = Results::new(name, part, args.repeat, wall_ms, cells);
 
     // What there is of an interrupted run is worth keeping.
     files::write(&results, &out)?;
@@ -125,16 +129,28 @@ fn select(args: &MatrixArgs) -> anyhow::Result<Vec<Cell>> {
             "no cell of {shown} matches {filter:?}; --list shows them"
         );
     }
+    Ok(cells)
+}
+
+/// Those of the part that was asked for.
+fn share(args: &MatrixArgs, mut cells: Vec<Cell>) -> anyhow::Result<Vec<Cell>> {
     if let Some(shard) = args.shard {
         let mut position = 0..;
         cells.retain(|_| position.next().is_some_and(|position| shard.has(position)));
-        ensure!(!cells.is_empty(), "{shown} has fewer cells than parts");
+        ensure!(!cells.is_empty(), "there are fewer cells than parts");
     }
     Ok(cells)
 }
 
+/// What tells one list of cells from another.
+fn digest(cells: &[Cell]) -> String {
+    let names = cells.iter().map(|cell| cell.name.as_str());
+    let names: Vec<&str> = names.collect();
+    format!("{:016x}", fingerprint::hash(&names.join("\n")))
+}
+
 /// Names, or with `--json` all that another program needs to boot the cells one by one.
-fn list(args: &MatrixArgs, name: &str, cells: &[Cell]) {
+fn print_list(args: &MatrixArgs, name: &str, cells: &[Cell]) {
     if !args.json {
         for cell in cells {
             println!("{}", cell.name);

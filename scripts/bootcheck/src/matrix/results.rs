@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
@@ -13,6 +13,9 @@ use super::shard::Shard;
 use crate::files::write_atomically;
 use crate::report::Report;
 use crate::verdict::Verdict;
+
+/// The form of results.json: fields are only ever added to it.
+const SCHEMA: u32 = 1;
 
 /// results.json
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +26,9 @@ pub struct Results {
     pub name: String,
     /// Which part of the matrix this is.
     pub shard: Option<Shard>,
+    /// A digest of the names of all cells that were cut into parts: parts of one run have the same.
+    #[serde(default)]
+    pub list: String,
     /// How often each cell was to boot.
     pub repeat: u32,
     /// From the first start to the last end.
@@ -196,16 +202,17 @@ impl Results {
     #[must_use]
     pub fn new(
         name: String,
-        shard: Option<Shard>,
+        (shard, list): (Option<Shard>, String),
         repeat: u32,
         wall_ms: f64,
         cells: Vec<CellResult>,
     ) -> Self {
         let of = |status| cells.iter().filter(|cell| cell.status == status).count();
         Self {
-            schema: 1,
+            schema: SCHEMA,
             name,
             shard,
+            list,
             repeat,
             wall_ms,
             counts: Counts {
@@ -245,7 +252,14 @@ impl Results {
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {shown}"))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("{shown} is no results.json"))
+        let results: Self = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{shown} is no results.json"))?;
+        let schema = results.schema;
+        ensure!(
+            schema == SCHEMA,
+            "{shown} has schema {schema}, and this bootcheck knows {SCHEMA}"
+        );
+        Ok(results)
     }
 
     /// Writes results.json.

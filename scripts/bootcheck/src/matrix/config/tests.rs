@@ -147,8 +147,14 @@ fn several_qemus_make_cells_of_their_own() {
 #[test]
 fn mistakes_are_named() {
     for (row, complaint) in [
-        ("[[cells]]\nname = 'x'\ncpus = 'max'", "cpus"),
-        ("[[cells]]\ncpu = 'max'", "no name"),
+        (
+            "[[cells]]\nname = 'y'\n\n[[cells]]\nname = 'x'\ncpus = 'max'",
+            "line 13: cell x: unexpected argument '--cpus' found; a similar argument exists: '--cpu'",
+        ),
+        (
+            "[[cells]]\ncpu = 'max'",
+            "the cells of line 10 have no name",
+        ),
         ("[[cells]]\nname = 'x'\nimage = 'beta'", "beta"),
         ("[[cells]]\nname = 'x'\nmem = 'lots'", "lots"),
         ("[[cells]]\nname = 'x'\nexpect = 'win'", "win"),
