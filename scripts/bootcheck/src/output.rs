@@ -3,11 +3,13 @@
 /// Whoever closes the pipe does not want to read on: no failure. A full disk is one.
 ///
 /// # Panics
-/// If nothing can be written for another reason; `main` makes 129 of it.
+/// If nothing can be written for another reason: without a trace, as it is nobody's mistake. `main` makes
+/// 129 of it.
 pub fn expect_written(result: std::io::Result<()>) {
     match result {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            panic!("cannot write to standard output: {error}")
+            eprintln!("bootcheck: cannot write to standard output: {error}");
+            std::panic::resume_unwind(Box::new(error))
         }
         _ => {}
     }

@@ -241,6 +241,25 @@ fn what_cannot_be_written_does_not_hide_the_verdict() {
 }
 
 #[test]
+fn a_list_on_a_full_disk_is_an_error_and_no_crash() {
+    let bench = good();
+    let config = bench.path("cells.toml");
+    let cells = "[images]\ni = { image = 'Image' }\n[[cells]]\nname = 'a'\nimage = 'i'";
+    std::fs::write(&config, cells).unwrap();
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bootcheck"))
+        .args(["matrix", "--list", "--config"])
+        .arg(config)
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(status(&output), 129);
+    let said = text(&output.stderr);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("No space left on device"), "{said}");
+}
+
+#[test]
 fn a_32_bit_cpu_is_refused_by_name() {
     let report = good().expect("infra", &["--cpu", "cortex-a15"]);
     let message = report["message"].as_str().unwrap();
