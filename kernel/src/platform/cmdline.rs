@@ -219,8 +219,8 @@ impl Options {
         fault: None,
     };
 
-    /// `selftest=all|none|GLOB`: which self-tests run, `*` for all. `line` is the
-    /// one that was parsed.
+    /// `selftest=all|none|GLOB`: which self-tests run, `*` for all, nothing for none.
+    /// `line` is the one that was parsed.
     pub fn selftest<'a>(&self, line: &'a CommandLine) -> &'a str {
         self.selftest.map_or("*", |glob| line.text(glob))
     }

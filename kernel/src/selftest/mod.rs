@@ -136,8 +136,12 @@ pub fn run(boot: &BootInfo, tables: &mut KernelTables, before: BeforeProtect) ->
             .filter(|test| glob_matches(glob, test.name))
             .chain(ON_REQUEST.iter().filter(|test| test.name == glob))
     };
+    let count = selected().count();
+    if count == 0 && !glob.is_empty() {
+        log::warn!("selftest={glob}: no test has such a name, none is run");
+    }
     raw_println!("KTAP version 1");
-    raw_println!("1..{}", selected().count());
+    raw_println!("1..{count}");
     let mut all_passed = true;
     for (number, test) in (1..).zip(selected()) {
         let name = test.name;
