@@ -268,6 +268,7 @@ impl fmt::Display for Descriptor {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
     use crate::Granule4K;
 
@@ -351,5 +352,29 @@ mod tests {
         assert!(Descriptor::from_bits(!VALID).may_become(page));
         assert!(page.may_become(Descriptor::INVALID));
         assert!(!page.may_become(Descriptor::from_bits(page.bits() ^ AP_RDONLY)));
+    }
+
+    /// The same within a run that changes as a whole, where only the bit itself may not.
+    #[test]
+    fn a_run_may_change_as_its_entries_may() {
+        let page = Descriptor::from_bits(0x0060_0000_4020_0703 | CONTIGUOUS);
+        let other = Descriptor::from_bits(0x0060_0000_8000_0713 | CONTIGUOUS);
+        assert!(page.may_become_in_run(page) && !page.may_become_in_run(other));
+        for hole in [
+            Descriptor::INVALID,
+            Descriptor::from_bits(other.bits() & !VALID),
+        ] {
+            assert!(page.may_become_in_run(hole) && hole.may_become_in_run(page));
+        }
+        let read_only = Descriptor::from_bits(page.bits() | AP_RDONLY);
+        assert!(page.may_become_in_run(read_only) && read_only.may_become_in_run(page));
+        assert!(!page.may_become_in_run(Descriptor::from_bits(page.bits() ^ CONTIGUOUS)));
+    }
+
+    #[test]
+    fn prints_all_sixteen_digits() {
+        let page = Descriptor::from_bits(0x0060_0000_4020_0703);
+        assert_eq!(std::format!("{page}"), "0060000040200703");
+        assert_eq!(std::format!("{page:?}"), "Descriptor(0x0060000040200703)");
     }
 }

@@ -220,6 +220,20 @@ mod tests {
     }
 
     #[test]
+    fn the_types_have_their_indices_and_no_others() {
+        use MemType::{Device_nGnRE, Device_nGnRnE};
+        for (index, memory) in (0..).zip(MemType::ALL) {
+            assert_eq!(memory.attr_indx(), index);
+            assert_eq!(MemType::from_attr_indx(index), Some(memory));
+            let device = [Device_nGnRE, Device_nGnRnE].contains(&memory);
+            assert_eq!(memory.is_device(), device);
+        }
+        for index in [5, 6, 7, 8, u64::MAX] {
+            assert_eq!(MemType::from_attr_indx(index), None);
+        }
+    }
+
+    #[test]
     fn every_protection_survives_its_bits_and_none_is_writable_and_executable() {
         let all = MemType::ALL
             .iter()

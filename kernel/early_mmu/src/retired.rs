@@ -80,7 +80,7 @@ impl<G: Geometry, M: TableMemory<G>> Iterator for FreedTables<'_, G, M> {
         self.count = self.count.checked_sub(1)?;
         let this = self.next?;
         let link = load(self.tables.memory.table(this)?.as_ref(), 0);
-        self.next = (link.bits() & HAS_NEXT != 0).then(|| link.output::<G>());
+        self.next = Some(link.output::<G>());
         Some(this)
     }
 
@@ -88,9 +88,6 @@ impl<G: Geometry, M: TableMemory<G>> Iterator for FreedTables<'_, G, M> {
         (0, Some(self.count))
     }
 }
-
-/// In the first entry of a retired table: another one follows. Bit 0 is clear.
-const HAS_NEXT: u64 = 0b10;
 
 /// Tables unlinked so far, and what TLBs may hold of the ways to them.
 pub(crate) struct Chain {
@@ -110,9 +107,7 @@ impl Chain {
 
     /// Adds a table whose link was just removed.
     pub(crate) fn push<G: Geometry>(&mut self, pa: PhysAddr, entries: &[AtomicU64]) {
-        let link = self
-            .first
-            .map_or(0, |next| G::encode_output(next) | HAS_NEXT);
+        let link = self.first.map_or(0, |next| G::encode_output(next));
         if let Some(entry) = entries.first() {
             entry.store(link, Relaxed);
         }

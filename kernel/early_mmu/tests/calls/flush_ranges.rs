@@ -228,4 +228,17 @@ fn a_kernel_without_range_operations_may_claim_them() {
     let tlb = Claims(RefCell::new(0));
     change::<Granule4K<48>>(VaRange::Lower, 0, 64).execute(&tlb);
     assert_eq!(*tlb.0.borrow(), 1);
+    // The ways to eight tables of pages, and to those above.
+    let memory = Memory::<Granule4K<48>>::new(16);
+    let mut tables = PageTable::<Granule4K<48>, _>::new(memory.root(), VaRange::Lower, &memory);
+    let _ = tables
+        .create_tables(
+            VirtAddr::new(0),
+            16 << 20,
+            &mut Pool::<Granule4K<48>>::new(1, 15),
+        )
+        .expect("frames");
+    let retired = tables.unmap(VirtAddr::new(0), 16 << 20).expect("empty");
+    assert_eq!(retired.execute(&tlb).count(), 10);
+    assert_eq!(*tlb.0.borrow(), 2);
 }

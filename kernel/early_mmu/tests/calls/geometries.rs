@@ -1,10 +1,13 @@
 //! Each granule at each size of address: largest blocks, both ends of the range, the independent walker.
 
+use std::sync::atomic::AtomicU64;
+
 use crate::support::run::regime;
 use crate::support::{Memory, Pool, TestGeometry};
 use early_mmu::{
-    Flags, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K, Granule64KLpa, Level,
-    MapError, Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr, Prot, VaRange, VirtAddr,
+    Flags, Geometry, Granule4K, Granule4KLpa2, Granule16K, Granule16KLpa2, Granule64K,
+    Granule64KLpa, Level, MapError, Mapping, PAGE_KERNEL, PAGE_KERNEL_RO, PageTable, PhysAddr,
+    Prot, VaRange, VirtAddr,
 };
 
 /// One leaf at each level that allows one, at the top of the range and at its bottom, then a page on
@@ -219,6 +222,30 @@ fn granule_64k_with_lpa() {
     all::<Granule64KLpa<42>>();
     all::<Granule64KLpa<48>>();
     all::<Granule64KLpa<52>>();
+}
+
+/// What follows from the five items that have no default.
+#[test]
+fn a_geometry_of_ones_own() {
+    #[derive(Clone, Copy, Debug)]
+    struct Plain;
+    impl Geometry for Plain {
+        const GRANULE_SHIFT: u32 = 12;
+        const VA_BITS: u32 = 39;
+        const OA_BITS: u32 = 48;
+        const FIRST_BLOCK_LEVEL: i8 = 1;
+        type Table = [AtomicU64; 512];
+    }
+    type Same = Granule4K<39>;
+    assert_eq!((Plain::LEVELS, Plain::START_LEVEL), (3, 1));
+    assert_eq!(Plain::OUTPUT_MASK, Same::OUTPUT_MASK);
+    assert_eq!(Plain::TCR_EL1, Same::TCR_EL1);
+    assert!(
+        [0, 1, 2, 3]
+            .iter()
+            .all(|&level| Plain::run_shift(level) == 0)
+    );
+    leaves_at_every_level::<Plain>(VaRange::Lower);
 }
 
 /// The least that `TCR_EL1.TxSZ` allows: one level of pages, in a root that is used in part.

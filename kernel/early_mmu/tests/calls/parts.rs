@@ -168,8 +168,9 @@ fn tables_can_be_kept() {
             .stale()
             .is_some_and(|stale| !stale.last_level_only)
     );
-    let freed: Vec<_> = retired.execute(&memory).collect();
-    assert_eq!(freed.len(), 4);
+    let freed = retired.execute(&memory);
+    assert_eq!(freed.size_hint(), (0, Some(4)));
+    assert_eq!(freed.count(), 4);
 }
 
 /// A table's limits go into the block that replaces it.
