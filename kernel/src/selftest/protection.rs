@@ -256,15 +256,17 @@ fn device_tree(context: &mut Context<'_>) -> TestResult {
 }
 
 /// Memory to play with, its physical address; aligned to its size. From the heap,
-/// and what is too large for that from RAM that nobody took. Never given back: it
-/// stays mapped twice.
+/// and a block, or what is too large for the heap, from RAM that nobody took. Never
+/// given back: it stays mapped twice.
 fn scratch(context: &mut Context<'_>, size_bytes: u64) -> Result<u64, End> {
     let layout = Layout::from_size_align(size_bytes as usize, size_bytes as usize)
         .map_err(|error| End::Failed(format!("{error}")))?;
-    // SAFETY: the size is not zero.
-    let memory = unsafe { alloc::alloc::alloc(layout) };
-    if !memory.is_null() {
-        return Ok((memory.addr() as u64).wrapping_sub(context.boot.linear.offset()));
+    if size_bytes < LEVEL2_BLOCK_SIZE {
+        // SAFETY: the size is not zero.
+        let memory = unsafe { alloc::alloc::alloc(layout) };
+        if !memory.is_null() {
+            return Ok((memory.addr() as u64).wrapping_sub(context.boot.linear.offset()));
+        }
     }
     match context.take_memory(size_bytes, size_bytes) {
         Some(range) => Ok(range.start),
