@@ -56,6 +56,14 @@ extern "C" fn kmain() -> ! {
 
     stage::enter(Stage::Console);
     logger::init();
+    // Not earlier: an emulator would translate all it takes to print a line twice.
+    log::info!(
+        target: "boot",
+        "Booting at EL{}, image at {:#x}, MIDR {:#010x}",
+        boot.entry_el,
+        boot.image_pa,
+        arch::cpu::midr()
+    );
     if let Some(boot) = blackbox::previous_boot().filter(|boot| !boot.ended_well()) {
         log::warn!("previous boot: {boot}");
     }

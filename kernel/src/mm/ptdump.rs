@@ -1,10 +1,11 @@
 //! What the live tables hold: for the log, and for the W+X check.
 
-use core::fmt;
+use log::Level;
 
 use super::KernelTables;
 use super::layout::{FIXADDR_START, KIMAGE_VADDR, PAGE_OFFSET, PAGE_SIZE};
 use crate::console::raw_println;
+use crate::logger;
 
 /// Parts of the address space, as the log names them.
 const AREAS: [(u64, &str); 3] = [
@@ -17,6 +18,7 @@ const AREAS: [(u64, &str); 3] = [
 /// whether no page is both writable and executable. With `always` the regions are
 /// printed whatever the log level. Linux: `ptdump_check_wx`.
 pub fn check(tables: &KernelTables, always: bool) -> bool {
+    let shown = always || logger::enabled(Level::Info);
     let mut area = "";
     let mut bad_pages = 0;
     for region in tables.regions() {
@@ -26,11 +28,14 @@ pub fn check(tables: &KernelTables, always: bool) -> bool {
             .rev()
             .find(|(from, _)| *from <= start)
             .map_or("", |(_, name)| name);
-        if now != area {
-            area = now;
-            row(always, format_args!("---[ {area} ]---"));
+        // A table: its rows without time and target, which would be a third of it.
+        if shown {
+            if now != area {
+                raw_println!("---[ {now} ]---");
+            }
+            raw_println!("{region}");
         }
-        row(always, format_args!("{region}"));
+        area = now;
         if region.is_writable_and_executable() {
             log::error!("W+X: {region}");
             bad_pages += region.size_bytes / PAGE_SIZE;
@@ -41,11 +46,4 @@ pub fn check(tables: &KernelTables, always: bool) -> bool {
         _ => log::error!("Checked W+X mappings: FAILED, {bad_pages} W+X pages found"),
     }
     bad_pages == 0
-}
-
-fn row(always: bool, row: fmt::Arguments<'_>) {
-    match always {
-        true => raw_println!("{row}"),
-        false => log::info!("{row}"),
-    }
 }

@@ -168,6 +168,7 @@ impl Tokens {
     }
 
     /// The string that starts `within`, without its NUL.
+    #[inline(never)]
     fn string(&self, blob: &[u8], within: Range<usize>) -> Result<Range<usize>, FdtError> {
         let start = within.start;
         let bytes = blob.get(within).unwrap_or(&[]);
