@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -16,6 +16,9 @@ use crate::interrupt;
 
 /// How long QEMU may take to answer. It takes milliseconds; this is for a host in trouble.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often signals are looked at meanwhile.
+const TURN: Duration = Duration::from_millis(50);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -180,11 +183,11 @@ impl Qmp {
     }
 }
 
-/// Waits for one message, as long as QEMU may take.
+/// Waits for one message, as long as QEMU may take. Time in which this process was stopped, or the host
+/// asleep, was none for QEMU either: so turns are counted, not the clock.
 fn receive<T>(messages: &Receiver<T>) -> Result<T, Error> {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        match messages.recv_timeout(Duration::from_millis(50)) {
+    for _ in 0..PATIENCE.as_millis() / TURN.as_millis() {
+        match messages.recv_timeout(TURN) {
             Ok(message) => return Ok(message),
             Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
             Err(RecvTimeoutError::Timeout) => {
