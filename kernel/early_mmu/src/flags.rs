@@ -45,3 +45,28 @@ impl BitOrAssign for Flags {
         *self = *self | other;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_add_up() {
+        let all = [
+            Flags::NO_BLOCK,
+            Flags::NO_CONT,
+            Flags::NO_EXEC,
+            Flags::NON_GLOBAL,
+        ];
+        let mut flags = Flags::NONE;
+        for flag in all {
+            assert!(!flags.contains(flag) && flags.contains(Flags::NONE));
+            flags |= flag;
+            // Twice is once.
+            flags |= flag;
+            assert!(flags.contains(flag) && (flags | flag) == flags);
+        }
+        assert!(all.iter().all(|&flag| flags.contains(flag)));
+        assert!(!Flags::NO_BLOCK.contains(flags));
+    }
+}

@@ -99,3 +99,22 @@ fn a_run_with_a_hole_is_unmapped_whole_and_not_protected() {
         .expect("holes are fine");
     assert_eq!(tables.regions().count(), 0);
 }
+
+/// Misprogrammed: a merge makes one run of it.
+#[test]
+fn an_entry_of_a_run_without_the_hint_gets_it_back() {
+    for bbm in [BbmLevel::Level0, BbmLevel::Level2] {
+        let memory = Memory::<G48>::new(8);
+        let (mut tables, table) = run_with_a_hole(&memory, 4 * KIB);
+        let restored = memory.peek(table, HOLE) | descriptor::VALID;
+        memory.poke(table, HOLE, restored & !descriptor::CONTIGUOUS);
+        let live = BreakBeforeMake::new(&memory, bbm);
+        let retired = tables
+            .merge(va(UPPER), 64 * KIB, Flags::NONE, live)
+            .expect("a range");
+        assert_eq!(retired.execute(&memory).count(), 0);
+        let run: Vec<_> = tables.regions().collect();
+        assert_eq!(run.len(), 1);
+        assert!(run[0].attributes.is_contiguous() && run[0].size_bytes == 64 * KIB);
+    }
+}
