@@ -12,7 +12,7 @@
 #? make bench      measure boots and page-table calls
 #? make bench-accept   the instruction counts of now become the budget of `make test`
 #? make fuzz       fuzz the page-table crate and the device-tree reader, SECONDS=60 each
-#? make mutants    put a thousand bugs into the page-table crate, one at a time; tests must see them (hours)
+#? make mutants    put a thousand bugs into the page-table crate, one at a time; tests must see them (an hour)
 #? make doc        API documentation, under target/doc
 #? make setup      find or install the tools (every target does so by itself)
 #? make clean      remove target/

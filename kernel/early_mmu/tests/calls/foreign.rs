@@ -9,15 +9,18 @@ use early_mmu::{
     BbmLevel, BreakBeforeMake, Flags, MapError, PAGE_KERNEL, PAGE_KERNEL_RO, PhysAddr, descriptor,
 };
 
-/// Which entry of the run is the hole.
-const HOLE: usize = 5;
+/// The first entry of the run, which is not the table's first.
+const RUN: usize = 16;
+/// Which entry is the hole.
+const HOLE: usize = RUN + 5;
 
 /// A run of pages, or of blocks, with a hole whose other bits are all still there; and its table.
 fn run_with_a_hole<'m>(memory: &'m Memory<G48>, bytes: u64) -> (Tables<'m>, PhysAddr) {
     let mut tables = upper(memory);
-    let run = mapping(UPPER, GIB, 16 * bytes, PAGE_KERNEL);
+    let start = RUN as u64 * bytes;
+    let run = mapping(UPPER + start, GIB + start, 16 * bytes, PAGE_KERNEL);
     let _ = map(&mut tables, &mut frames(1, 7), run, Flags::NONE);
-    let (_, link) = (tables.walk(va(UPPER)).descriptors().collect::<Vec<_>>())
+    let (_, link) = (tables.walk(run.va).descriptors().collect::<Vec<_>>())
         .into_iter()
         .rev()
         .nth(1)
@@ -33,14 +36,20 @@ fn a_hole_stays_a_hole_when_its_run_is_taken_apart() {
         for bytes in [4 * KIB, 2 * MIB] {
             let memory = Memory::<G48>::new(8);
             let (mut tables, table) = run_with_a_hole(&memory, bytes);
-            let hole = memory.peek(table, HOLE);
+            let (start, hole) = (RUN as u64 * bytes, memory.peek(table, HOLE));
             let live = BreakBeforeMake::new(&memory, bbm);
             let _ = tables
-                .split(va(UPPER), bytes, Flags::NONE, &mut frames(7, 1), live)
+                .split(
+                    va(UPPER + start),
+                    bytes,
+                    Flags::NONE,
+                    &mut frames(7, 1),
+                    live,
+                )
                 .expect("no frame needed");
             assert_eq!(memory.peek(table, HOLE), hole);
             assert_eq!(tables.translate(va(UPPER + HOLE as u64 * bytes)), None);
-            let entries = (0..16).filter(|&index| index != HOLE);
+            let entries = (RUN..RUN + 16).filter(|&index| index != HOLE);
             for index in entries {
                 let leaf = tables.walk(va(UPPER + index as u64 * bytes)).leaf();
                 let leaf = leaf.expect("mapped");
@@ -56,10 +65,10 @@ fn a_hole_in_a_run_is_not_filled() {
     for bytes in [4 * KIB, 2 * MIB] {
         let memory = Memory::<G48>::new(8);
         let (mut tables, table) = run_with_a_hole(&memory, bytes);
-        let hole = HOLE as u64 * bytes;
+        let (start, hole) = (RUN as u64 * bytes, HOLE as u64 * bytes);
         for (at, size) in [
             (hole, bytes),
-            (0, 16 * bytes),
+            (start, 16 * bytes),
             (hole - bytes, 3 * bytes),
             (hole, 4 * KIB),
         ] {
@@ -73,12 +82,12 @@ fn a_hole_in_a_run_is_not_filled() {
             );
         }
         // Half of the run is holes: what was asked for is all new, but not the run.
-        (0..8).for_each(|index| memory.poke(table, index, 0));
-        let half = mapping(UPPER, GIB, 8 * bytes, PAGE_KERNEL);
+        (RUN..RUN + 8).for_each(|index| memory.poke(table, index, 0));
+        let half = mapping(UPPER + start, GIB + start, 8 * bytes, PAGE_KERNEL);
         let error = refused(&mut tables, |t| t.create_mapping_noalloc(half, Flags::NONE));
         assert!(matches!(error, MapError::WouldSplitRun { .. }), "{error}");
         // Without the others it is a hole like any.
-        (8..16).for_each(|index| memory.poke(table, index, 0));
+        (RUN + 8..RUN + 16).for_each(|index| memory.poke(table, index, 0));
         let _ = tables
             .create_mapping_noalloc(half, Flags::NONE)
             .expect("free");
@@ -89,13 +98,14 @@ fn a_hole_in_a_run_is_not_filled() {
 fn a_run_with_a_hole_is_unmapped_whole_and_not_protected() {
     let memory = Memory::<G48>::new(8);
     let (mut tables, _) = run_with_a_hole(&memory, 4 * KIB);
+    let start = va(UPPER + RUN as u64 * 4 * KIB);
     let error = refused(&mut tables, |t| {
-        t.update_mapping_prot(va(UPPER), 64 * KIB, PAGE_KERNEL_RO)
+        t.update_mapping_prot(start, 64 * KIB, PAGE_KERNEL_RO)
     });
     let hole = va(UPPER + HOLE as u64 * 4 * KIB);
     assert_eq!(error, MapError::NotMapped { va: hole, level: 3 });
     let _ = tables
-        .unmap_keeping_tables(va(UPPER), 64 * KIB)
+        .unmap_keeping_tables(start, 64 * KIB)
         .expect("holes are fine");
     assert_eq!(tables.regions().count(), 0);
 }
@@ -110,7 +120,7 @@ fn an_entry_of_a_run_without_the_hint_gets_it_back() {
         memory.poke(table, HOLE, restored & !descriptor::CONTIGUOUS);
         let live = BreakBeforeMake::new(&memory, bbm);
         let retired = tables
-            .merge(va(UPPER), 64 * KIB, Flags::NONE, live)
+            .merge(va(UPPER), 128 * KIB, Flags::NONE, live)
             .expect("a range");
         assert_eq!(retired.execute(&memory).count(), 0);
         let run: Vec<_> = tables.regions().collect();

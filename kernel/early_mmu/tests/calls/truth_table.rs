@@ -10,9 +10,13 @@
 //! | allocator without frames    | done, none asked | `OutOfFrames`, nothing written    |
 
 use crate::support::{
-    G48, GIB, Memory, Tables, UPPER, frames, map, mapping, pa, refused, upper, va,
+    G48, GIB, Memory, Pool, Tables, UPPER, frames, map, mapping, pa, refused, upper, va,
 };
-use early_mmu::{Flags, MapError, Mapping, NoAlloc, PAGE_KERNEL, PAGE_KERNEL_RO, VirtAddr};
+use early_mmu::{
+    BbmLevel, BreakBeforeMake, Flags, Level, MapError, Mapping, NoAlloc, PAGE_KERNEL,
+    PAGE_KERNEL_RO, TableAlloc, VirtAddr,
+};
+use std::cell::RefCell;
 
 const FIXMAP: u64 = UPPER + 0x1234 * GIB;
 
@@ -195,5 +199,38 @@ fn a_missing_table_is_named_at_each_level() {
             matches!(error, MapError::MissingTable { level: l, va, .. } if (l, va) == (level, far.va)),
             "{error}"
         );
+    }
+}
+
+/// A policy is asked for each table that a split takes, by level and address, and for no other.
+#[test]
+fn a_policy_hears_of_each_table_that_a_split_takes() {
+    struct Asked(Pool<G48>, RefCell<Vec<(Level, VirtAddr)>>);
+    impl TableAlloc for Asked {
+        type Frame = <Pool<G48> as TableAlloc>::Frame;
+        type Reserved<'a> = <Pool<G48> as TableAlloc>::Reserved<'a>;
+        fn missing_table(&self, level: Level, va: VirtAddr) -> Result<(), MapError> {
+            self.1.borrow_mut().push((level, va));
+            Ok(())
+        }
+        fn reserve(&mut self, needed: usize) -> Result<Self::Reserved<'_>, MapError> {
+            self.0.reserve(needed)
+        }
+    }
+    for (cut, levels) in [(2 << 20, vec![2]), (0x1000, vec![2, 3])] {
+        let memory = Memory::<G48>::new(8);
+        let mut tables = upper(&memory);
+        let block = mapping(UPPER, GIB, GIB, PAGE_KERNEL);
+        let _ = map(&mut tables, &mut frames(1, 2), block, Flags::NONE);
+        let mut policy = Asked(frames(3, 2), RefCell::default());
+        let live = BreakBeforeMake::new(&memory, BbmLevel::Level0);
+        let _ = tables
+            .split(va(UPPER), cut, Flags::NONE, &mut policy, live)
+            .expect("frames");
+        let expected: Vec<_> = levels
+            .iter()
+            .map(|&level| (level, va(UPPER + cut)))
+            .collect();
+        assert_eq!(policy.1.into_inner(), expected);
     }
 }
