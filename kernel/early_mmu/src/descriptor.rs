@@ -270,7 +270,7 @@ impl fmt::Display for Descriptor {
 mod tests {
     extern crate std;
     use super::*;
-    use crate::Granule4K;
+    use crate::{Granule4K, Granule4KLpa2};
 
     type G = Granule4K<48>;
 
@@ -369,6 +369,32 @@ mod tests {
         let read_only = Descriptor::from_bits(page.bits() | AP_RDONLY);
         assert!(page.may_become_in_run(read_only) && read_only.may_become_in_run(page));
         assert!(!page.may_become_in_run(Descriptor::from_bits(page.bits() ^ CONTIGUOUS)));
+    }
+
+    #[test]
+    fn each_limit_of_a_table_takes_one_right_away_and_no_limit_none() {
+        let leaf = 0x4020_0703 | AP_EL0;
+        let limits = PXN_TABLE | UXN_TABLE | AP_TABLE_NO_EL0 | AP_TABLE_RDONLY;
+        for (table, effective) in [
+            (0, leaf),
+            (!limits, leaf),
+            (PXN_TABLE, leaf | PXN),
+            (UXN_TABLE, leaf | UXN),
+            (AP_TABLE_NO_EL0, leaf & !AP_EL0),
+            (AP_TABLE_RDONLY, leaf | AP_RDONLY),
+        ] {
+            assert_eq!(Descriptor::from_bits(leaf).below(table).bits(), effective);
+        }
+    }
+
+    /// With `FEAT_LPA2` bits 9:8 are bits 51:50 of the address.
+    #[test]
+    fn shareability_comes_from_where_it_is() {
+        let page = Descriptor::from_bits(0x0060_0000_4020_0503);
+        let bits = page.with_shareability::<G>().bits();
+        assert_eq!(bits, 0x0060_0000_0000_0503);
+        let bits = page.with_shareability::<Granule4KLpa2<52>>().bits();
+        assert_eq!(bits, 0x0060_0000_0000_0703);
     }
 
     #[test]
