@@ -118,3 +118,27 @@ fn regions_end_with_the_range() {
         (GIB, va(u64::MAX))
     );
 }
+
+/// What cannot be read counts as not mapped, and no further than it reaches.
+#[test]
+fn regions_go_on_behind_a_table_that_cannot_be_reached() {
+    let memory = Memory::new(8);
+    let mut tables = upper(&memory);
+    let page = mapping(UPPER, GIB, 4 * KIB, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut frames(1, 3), page, Flags::NONE);
+    for at in [2 * MIB, GIB] {
+        let block = mapping(UPPER + at, GIB + at, 2 * MIB, PAGE_KERNEL);
+        let _ = map(&mut tables, &mut frames(4, 1), block, Flags::NONE);
+    }
+    let (_, link) = tables.walk(page.va).descriptors().nth(1).expect("level 1");
+    let table = link.output::<support::G48>();
+    memory.poke(table, 0, memory.peek(table, 0) + (1 << 40));
+    let found: Vec<_> = tables.regions().map(|region| region.va).collect();
+    assert_eq!(found, [va(UPPER + 2 * MIB), va(UPPER + GIB)]);
+    let nowhere = early_mmu::PageTable::<support::G48, _>::new(
+        support::pa(1 << 40),
+        early_mmu::VaRange::Upper,
+        &memory,
+    );
+    assert_eq!(nowhere.regions().count(), 0);
+}
