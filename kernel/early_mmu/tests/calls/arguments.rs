@@ -183,3 +183,32 @@ fn three_levels_refuse_what_four_would_take() {
         "{error}"
     );
 }
+
+/// Which argument it was stands in the line.
+#[test]
+fn errors_name_the_argument() {
+    for (which, name) in [
+        (Argument::Va, "virtual address"),
+        (Argument::Pa, "physical address"),
+        (Argument::Size, "size"),
+    ] {
+        let misaligned = MapError::Misaligned {
+            which,
+            value: 0x1001,
+        };
+        assert_eq!(
+            misaligned.to_string(),
+            format!("{name} 0x1001 is not aligned to the granule")
+        );
+    }
+    let wraps = MapError::Wraps {
+        which: Argument::Pa,
+        start: 0x1000,
+        size_bytes: u64::MAX - 0xfff,
+    };
+    assert_eq!(
+        wraps.to_string(),
+        "physical address 0x1000 + 0xfffffffffffff000 bytes passes the end of the address space"
+    );
+    assert_eq!(MapError::ZeroSize.to_string(), "size is zero");
+}
