@@ -13,10 +13,12 @@ use crate::support::{
     G48, GIB, Memory, Pool, Tables, UPPER, frames, map, mapping, pa, refused, upper, va,
 };
 use early_mmu::{
-    BbmLevel, BreakBeforeMake, Flags, Level, MapError, Mapping, NoAlloc, PAGE_KERNEL,
-    PAGE_KERNEL_RO, TableAlloc, VirtAddr,
+    BbmLevel, BreakBeforeMake, Flags, Geometry, Level, MapError, Mapping, NoAlloc, PAGE_KERNEL,
+    PAGE_KERNEL_RO, PhysAddr, TableAlloc, TableMemory, VirtAddr,
 };
 use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicU64;
 
 const FIXMAP: u64 = UPPER + 0x1234 * GIB;
 
@@ -233,4 +235,36 @@ fn a_policy_hears_of_each_table_that_a_split_takes() {
             .collect();
         assert_eq!(policy.1.into_inner(), expected);
     }
+}
+
+/// Where memory is simply there, a frame that became a table is the tables' for good.
+#[test]
+fn a_published_frame_is_not_given_back() {
+    struct Frame(Box<<G48 as Geometry>::Table>);
+    impl Deref for Frame {
+        type Target = <G48 as Geometry>::Table;
+        fn deref(&self) -> &Self::Target {
+            &self.0
+        }
+    }
+    impl DerefMut for Frame {
+        fn deref_mut(&mut self) -> &mut Self::Target {
+            &mut self.0
+        }
+    }
+    impl Drop for Frame {
+        fn drop(&mut self) {
+            panic!("given back");
+        }
+    }
+    struct Simple;
+    impl TableMemory<G48> for Simple {
+        type Frame = Frame;
+        fn table(&self, _: PhysAddr) -> Option<&<G48 as Geometry>::Table> {
+            None
+        }
+        fn before_link(&self) {}
+    }
+    let table = [const { AtomicU64::new(0) }; 512];
+    Simple.publish(pa(0), Frame(Box::new(table)));
 }
