@@ -2,8 +2,9 @@
 //! which it first does.
 //!
 //! QEMU logs each block of instructions when it is first translated (`-d in_asm`), which is when it
-//! is first executed; the guest has no say in it. What the compiler has inlined differs between two
-//! builds, so what counts is which functions of the source a boot executes at all.
+//! is first executed; the guest has no say in it. What the compiler has inlined, and so where blocks
+//! begin, differs between two builds: what counts is a function in which a block of one boot begins,
+//! and of which the other executes no instruction at all.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -55,26 +56,31 @@ pub fn find(lab: &Lab, good: &str, bad: &str) -> anyhow::Result<Option<FirstDiff
     Ok(compare(&good, &bad))
 }
 
-fn compare(good: &[String], bad: &[String]) -> Option<FirstDifference> {
-    let (good_set, bad_set): (HashSet<_>, HashSet<_>) =
-        (good.iter().collect(), bad.iter().collect());
-    let parting = bad.iter().position(|name| !good_set.contains(name));
-    let after = parting
-        .unwrap_or(bad.len())
-        .checked_sub(1)
-        .map(|last| &bad[last]);
-    let from = after.and_then(|after| good.iter().position(|name| name == after));
-    let rest = &good[from.map_or(0, |from| from + 1)..];
+/// The functions of the source that a boot executes.
+#[derive(Debug, Default)]
+struct Executed {
+    /// Those in which a block begins, in the order of their first one.
+    begun: Vec<String>,
+    /// Those of any instruction.
+    all: HashSet<String>,
+}
+
+fn compare(good: &Executed, bad: &Executed) -> Option<FirstDifference> {
+    let is_new = |name: &&String| !good.all.contains(*name);
+    let parting = bad.begun.iter().position(|name| is_new(&name));
+    let common = &bad.begun[..parting.unwrap_or(bad.begun.len())];
+    let place = |name: &String| good.begun.iter().position(|other| other == name);
+    let after = common.iter().rev().find(|name| place(name).is_some());
+    let rest = &good.begun[after.and_then(place).map_or(0, |from| from + 1)..];
     let difference = FirstDifference {
         after: after.cloned(),
-        good: rest.iter().find(|name| !bad_set.contains(name)).cloned(),
-        bad: parting.map(|at| bad[at].clone()),
+        good: rest.iter().find(|name| !bad.all.contains(*name)).cloned(),
+        bad: bad.begun.iter().find(is_new).cloned(),
     };
     (difference.good.is_some() || difference.bad.is_some()).then_some(difference)
 }
 
-/// The functions that an image executes, in order of their first instruction.
-fn functions(lab: &Lab, key: &str) -> anyhow::Result<Option<Vec<String>>> {
+fn functions(lab: &Lab, key: &str) -> anyhow::Result<Option<Executed>> {
     let Some(source) = lab.source(key) else {
         return Ok(None);
     };
@@ -96,11 +102,11 @@ fn functions(lab: &Lab, key: &str) -> anyhow::Result<Option<Vec<String>>> {
     Ok(read(&log, symbols))
 }
 
-fn read(log: &Path, symbols: &Symbols) -> Option<Vec<String>> {
+fn read(log: &Path, symbols: &Symbols) -> Option<Executed> {
     let log = BufReader::new(File::open(log).ok()?);
     let mut positions = Positions::of(symbols);
-    let mut seen = HashSet::new();
-    let mut order = Vec::new();
+    let mut executed = Executed::default();
+    let mut begun = HashSet::new();
     let mut blocks = 0;
     let mut begins = false;
     for line in std::io::Read::take(log, MOST_BYTES).split(b'\n') {
@@ -117,14 +123,12 @@ fn read(log: &Path, symbols: &Symbols) -> Option<Vec<String>> {
         else {
             continue;
         };
-        if !std::mem::take(&mut begins) {
-            continue;
-        }
+        let begins = std::mem::take(&mut begins);
         let Ok(address) = u64::from_str_radix(address.0, 16) else {
             continue;
         };
         // QEMU's own boot code is the first block; it enters the image by its first byte.
-        if blocks == 2 {
+        if begins && blocks == 2 {
             positions.add(address);
         }
         let Some(linked) = positions.as_linked(symbols, address) else {
@@ -139,12 +143,13 @@ fn read(log: &Path, symbols: &Symbols) -> Option<Vec<String>> {
             .filter_map(|call| call.function);
         for function in place.symbol.into_iter().chain(calls) {
             let function = names::plain(&function);
-            if seen.insert(function.clone()) {
-                order.push(function);
+            executed.all.insert(function.clone());
+            if begins && begun.insert(function.clone()) {
+                executed.begun.push(function);
             }
         }
     }
-    Some(order)
+    Some(executed)
 }
 
 #[cfg(test)]
@@ -152,13 +157,19 @@ mod tests {
     use super::*;
 
     fn compared(good: &str, bad: &str) -> Option<String> {
-        let list = |names: &str| {
-            names
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
+        // In parentheses: inlined, and no block begins in it.
+        let executed = |names: &str| {
+            let mut executed = Executed::default();
+            for name in names.split_whitespace() {
+                let inlined = name.trim_matches(['(', ')']);
+                executed.all.insert(inlined.to_owned());
+                if inlined == name {
+                    executed.begun.push(name.to_owned());
+                }
+            }
+            executed
         };
-        compare(&list(good), &list(bad)).map(|difference| difference.shown())
+        compare(&executed(good), &executed(bad)).map(|difference| difference.shown())
     }
 
     #[test]
@@ -177,5 +188,18 @@ mod tests {
             "another order alone is no difference"
         );
         assert_eq!(compared("a b", "a b"), None);
+    }
+
+    #[test]
+    fn where_a_block_begins_is_no_difference() {
+        assert_eq!(
+            compared("head (span) map uart", "head span map panic").unwrap(),
+            "after map the good boot goes on to uart, the bad one to panic"
+        );
+        assert_eq!(
+            compared("head map (span) uart", "head map span panic").unwrap(),
+            "after map the good boot goes on to uart, the bad one to panic",
+            "what both begin is what both know"
+        );
     }
 }
