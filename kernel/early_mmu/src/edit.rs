@@ -230,3 +230,6 @@ pub(crate) fn bits_of(entries: &[AtomicU64]) -> (u64, u64) {
     });
     (all, any)
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,7 +105,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
 }
 
 /// `unmap`, as seen from an entry. Writing is [`PageTable::clear`]'s, which also looks after tables.
-struct Unmap;
+pub(crate) struct Unmap;
 
 impl<G: Geometry> Edit<G> for Unmap {
     fn first_leaf_level(&self) -> Level {
