@@ -121,6 +121,7 @@ fn unmap() {
     let run = pages(rw | bits::CONTIGUOUS);
     assert_eq!(unmap(16, &run), AllChange);
     assert_eq!(unmap(8, &run), Answer::None);
+    assert_eq!(unmap(8, &pages(rw)[..8]), AllChange);
     assert_eq!(unmap(0, &run[..8]), Answer::None);
 }
 
