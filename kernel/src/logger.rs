@@ -61,10 +61,16 @@ pub fn init() {
     log::set_max_level(level.unwrap_or(LevelFilter::Trace));
 }
 
+/// A log line of the early stage.
+macro_rules! early_info {
+    ($($arg:tt)*) => {
+        $crate::logger::line(log::Level::Info, "early", format_args!($($arg)*))
+    };
+}
 /// A warning of the early stage.
 macro_rules! early_warn {
     ($($arg:tt)*) => {
         $crate::logger::line(log::Level::Warn, "early", format_args!($($arg)*))
     };
 }
-pub(crate) use early_warn;
+pub(crate) use {early_info, early_warn};

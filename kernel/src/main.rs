@@ -48,22 +48,17 @@ extern "C" fn kmain() -> ! {
     stage::enter(Stage::High);
     // SAFETY: head.S relocated everything; console and stack are high.
     unsafe { arch::mmu::drop_identity_map() };
-    match arch::exception::serror_is_pending() {
-        // From before the kernel's time, as the early stage said.
-        true => log::warn!("a pending SError stays masked"),
-        false => arch::exception::unmask_serror(),
+    // One from before the kernel's time, as the early stage said, stays where it is.
+    let serror_is_pending = arch::exception::serror_is_pending();
+    if !serror_is_pending {
+        arch::exception::unmask_serror();
     }
 
     stage::enter(Stage::Console);
     logger::init();
-    // Not earlier: an emulator would translate all it takes to print a line twice.
-    log::info!(
-        target: "boot",
-        "Booting at EL{}, image at {:#x}, MIDR {:#010x}",
-        boot.entry_el,
-        boot.image_pa,
-        arch::cpu::midr()
-    );
+    if serror_is_pending {
+        log::warn!("a pending SError stays masked");
+    }
     if let Some(boot) = blackbox::previous_boot().filter(|boot| !boot.ended_well()) {
         log::warn!("previous boot: {boot}");
     }

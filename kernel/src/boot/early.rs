@@ -16,7 +16,7 @@ use super::info::{BootInfo, EarlyCell, boot_info_mut};
 use super::{DEFAULT_FDT_PA, DEFAULT_UART_PA, efi};
 use crate::arch::mmu::{MmuRegisters, TableWindow};
 use crate::arch::{cache, cpu, debug, exception, guarded, power};
-use crate::logger::early_warn;
+use crate::logger::{early_info, early_warn};
 use crate::mm::frames::{FrameRun, MemblockFrames, static_frames};
 use crate::mm::layout::{IdentityGeometry, PAGE_SIZE};
 use crate::mm::linear::{self, LinearMap};
@@ -74,6 +74,11 @@ extern "C" fn early_main(passed_pa: u64, image_pa: u64, current_el: u64) -> *con
     if boot.firmware.bootargs.is_cut() {
         early_warn!("command line: too long, its last words are ignored");
     }
+    early_info!(
+        "Booting at EL{}, image at {image_pa:#x}, MIDR {:#010x}",
+        boot.entry_el,
+        cpu::midr()
+    );
 
     choose_fault(options.fault(&boot.firmware.bootargs));
     fault::at(Stage::Fdt);

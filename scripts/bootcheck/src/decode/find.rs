@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn the_load_address_is_learnt() {
         let line =
-            "[    0.004421] INFO  boot: Booting at EL1, image at 0x40200000, MIDR 0x410fd083";
+            "[    0.004421] INFO  early: Booting at EL1, image at 0x40200000, MIDR 0x410fd083";
         assert_eq!(Finder::default().read(line).image_at, Some(0x4020_0000));
     }
 }

@@ -22,7 +22,7 @@ fn functions(found: &Option<Whereabouts>) -> Vec<&str> {
 }
 
 const EXCEPTION: &str = "\
-    [    0.1] INFO  boot: Booting at EL1, image at 0x70000000, MIDR 0x1\n\
+    [    0.1] INFO  early: Booting at EL1, image at 0x70000000, MIDR 0x1\n\
     Call trace:\n 0x70000034 _text+0x34\n\
     Unhandled exception: data abort\n\
     pc : 0x70000004 _text+0x4\n\
