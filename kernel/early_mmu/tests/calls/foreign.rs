@@ -94,6 +94,64 @@ fn a_hole_in_a_run_is_not_filled() {
     }
 }
 
+/// Wherever in the run the entries with the hint are, and on whichever side of them the new ones.
+#[test]
+fn a_run_of_holes_and_few_hints_is_not_filled() {
+    for bytes in [4 * KIB, 2 * MIB] {
+        for (hinted, new) in [
+            (RUN + 15..RUN + 16, RUN..RUN + 8),
+            (RUN..RUN + 8, RUN + 8..RUN + 16),
+            (RUN + 8..RUN + 16, RUN - 16..RUN + 4),
+        ] {
+            let memory = Memory::<G48>::new(8);
+            let (mut tables, table) = run_with_a_hole(&memory, bytes);
+            (RUN..RUN + 16)
+                .filter(|index| !hinted.contains(index))
+                .for_each(|index| memory.poke(table, index, 0));
+            let at = new.start as u64 * bytes;
+            let size = new.len() as u64 * bytes;
+            let request = mapping(UPPER + at, GIB + at, size, PAGE_KERNEL);
+            let error = refused(&mut tables, |t| {
+                t.create_mapping_noalloc(request, Flags::NONE)
+            });
+            assert!(
+                matches!(error, MapError::WouldSplitRun { .. }),
+                "{hinted:?} {new:?}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_run_may_be_mapped_before_another() {
+    for bytes in [4 * KIB, 2 * MIB] {
+        let memory = Memory::<G48>::new(8);
+        let (mut tables, table) = run_with_a_hole(&memory, bytes);
+        let other = mapping(UPPER, GIB, RUN as u64 * bytes, PAGE_KERNEL);
+        let _ = tables
+            .create_mapping_noalloc(other, Flags::NONE)
+            .expect("free");
+        assert_ne!(memory.peek(table, 0) & descriptor::CONTIGUOUS, 0);
+    }
+}
+
+#[test]
+fn a_hint_in_what_is_invalid_is_none() {
+    let memory = Memory::<G48>::new(8);
+    let (mut tables, table) = run_with_a_hole(&memory, 4 * KIB);
+    (RUN..RUN + 16).for_each(|index| {
+        let leaf = memory.peek(table, index) & !descriptor::CONTIGUOUS;
+        memory.poke(table, index, leaf);
+    });
+    memory.poke(table, HOLE, descriptor::CONTIGUOUS);
+    memory.poke(table, RUN, 0);
+    let start = RUN as u64 * 4 * KIB;
+    let page = mapping(UPPER + start, GIB + start, 4 * KIB, PAGE_KERNEL);
+    let _ = tables
+        .create_mapping_noalloc(page, Flags::NONE)
+        .expect("no run is split");
+}
+
 #[test]
 fn a_run_with_a_hole_is_unmapped_whole_and_not_protected() {
     let memory = Memory::<G48>::new(8);
