@@ -1,7 +1,7 @@
 //! Regions as a kernel log shows them.
 
 use crate::support;
-use crate::support::{GIB, KIB, MIB, Memory, UPPER, frames, map, mapping, upper, va};
+use crate::support::{G48, GIB, KIB, MIB, Memory, UPPER, frames, map, mapping, upper, va};
 use early_mmu::{
     Flags, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, PROT_DEVICE_nGnRE, descriptor,
 };
@@ -141,4 +141,17 @@ fn regions_go_on_behind_a_table_that_cannot_be_reached() {
         &memory,
     );
     assert_eq!(nowhere.regions().count(), 0);
+}
+
+/// The least that is valid: a block at 0, with no attribute.
+#[test]
+fn a_bare_block_behind_a_hole_is_shown() {
+    let memory = Memory::<G48>::new(8);
+    let mut tables = upper(&memory);
+    let block = mapping(UPPER + 8 * MIB, GIB, 2 * MIB, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut frames(1, 7), block, Flags::NONE);
+    let (_, link) = tables.walk(block.va).descriptors().nth(1).expect("a table");
+    memory.poke(link.output::<G48>(), 2, descriptor::VALID);
+    let starts: Vec<_> = tables.regions().map(|region| region.va).collect();
+    assert_eq!(starts, [va(UPPER + 4 * MIB), block.va]);
 }

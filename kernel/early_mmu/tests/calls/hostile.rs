@@ -2,8 +2,10 @@
 
 use crate::support;
 use crate::support::fuzzed::hostile_tables;
-use crate::support::{G48, Memory, Pool, Tiny, UPPER, mapping, upper, va};
-use early_mmu::{Flags, PAGE_KERNEL, PAGE_KERNEL_RO, descriptor};
+use crate::support::{G48, KIB, Memory, Pool, Tiny, UPPER, frames, mapping, refused, upper, va};
+use early_mmu::{
+    BbmLevel, BreakBeforeMake, Flags, MapError, PAGE_KERNEL, PAGE_KERNEL_RO, descriptor,
+};
 use proptest::prelude::*;
 
 const TABLES: u64 = 0x8000_0000;
@@ -91,4 +93,20 @@ proptest! {
         }
         hostile_tables(&memory, first, count);
     }
+}
+
+#[test]
+fn a_split_names_the_address_whose_table_cannot_be_reached() {
+    let memory = Memory::<G48>::new(8);
+    let mut tables = upper(&memory);
+    memory.poke(memory.root(), 0, 0xdead_0000_0003);
+    let at = va(UPPER + 5 * 4 * KIB);
+    let error = refused(&mut tables, |tables| {
+        let live = BreakBeforeMake::new(&memory, BbmLevel::Level0);
+        tables.split(at, 4 * KIB, Flags::NONE, &mut frames(1, 7), live)
+    });
+    assert!(
+        matches!(error, MapError::UnreachableTable { va, .. } if va == at),
+        "{error}"
+    );
 }

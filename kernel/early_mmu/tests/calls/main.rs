@@ -10,6 +10,7 @@ mod foreign;
 mod geometries;
 mod hierarchical;
 mod hostile;
+mod limits;
 mod live;
 mod parts;
 mod refusals;

@@ -1,0 +1,108 @@
+//! What a merge and a split must leave alone.
+
+use crate::support::{G48, GIB, KIB, MIB, Memory, Tables, UPPER, frames, map, mapping, upper, va};
+use early_mmu::{
+    BbmLevel, BreakBeforeMake, Flags, PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_KERNEL_ROX, VirtAddr,
+};
+
+const PAGE: u64 = 4 * KIB;
+const RUN: u64 = 16 * PAGE;
+
+/// A run of pages without the hint, `pa` behind 1 GiB.
+fn sixteen_pages<'m>(memory: &'m Memory<G48>, pa: u64) -> Tables<'m> {
+    let mut tables = upper(memory);
+    let run = mapping(UPPER, GIB + pa, RUN, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut frames(1, 7), run, Flags::NO_CONT);
+    tables
+}
+
+fn merge(memory: &Memory<G48>, tables: &mut Tables<'_>, size_bytes: u64) {
+    let live = BreakBeforeMake::new(memory, BbmLevel::Level2);
+    let retired = tables.merge(va(UPPER), size_bytes, Flags::NONE, live);
+    assert_eq!(retired.expect("a range").execute(memory).count(), 0);
+}
+
+fn is_contiguous(tables: &Tables<'_>, at: VirtAddr) -> bool {
+    let leaf = tables.walk(at).leaf().expect("mapped");
+    leaf.descriptor.is_contiguous()
+}
+
+#[test]
+fn a_run_is_merged_if_it_is_asked_for_whole() {
+    let memory = Memory::<G48>::new(8);
+    let mut tables = sixteen_pages(&memory, 0);
+    let second = mapping(UPPER + RUN, GIB + RUN, RUN, PAGE_KERNEL);
+    let flush = tables.create_mapping_noalloc(second, Flags::NO_CONT);
+    flush.expect("a hole").ignore_because("a test");
+    merge(&memory, &mut tables, 2 * RUN - PAGE);
+    assert!(is_contiguous(&tables, va(UPPER)));
+    assert!(!is_contiguous(&tables, second.va));
+    merge(&memory, &mut tables, 2 * RUN);
+    assert!(is_contiguous(&tables, second.va));
+}
+
+#[test]
+fn no_run_is_made_of_addresses_that_a_run_cannot_have() {
+    for pa in (1..16).map(|page| page * PAGE) {
+        let memory = Memory::<G48>::new(8);
+        let mut tables = sixteen_pages(&memory, pa);
+        merge(&memory, &mut tables, RUN);
+        assert!(!is_contiguous(&tables, va(UPPER)), "{pa:#x}");
+    }
+}
+
+#[test]
+fn no_run_is_made_of_pages_that_differ() {
+    let memory = Memory::<G48>::new(8);
+    let mut tables = sixteen_pages(&memory, 0);
+    let one = va(UPPER + 7 * PAGE);
+    let flush = tables.update_mapping_prot(one, PAGE, PAGE_KERNEL_RO);
+    flush.expect("mapped").ignore_because("a test");
+    merge(&memory, &mut tables, RUN);
+    assert!(!is_contiguous(&tables, va(UPPER)));
+
+    let _ = tables.unmap_keeping_tables(one, PAGE).expect("mapped");
+    let elsewhere = mapping(one.as_u64(), GIB + 8 * PAGE, PAGE, PAGE_KERNEL);
+    let flush = tables.create_mapping_noalloc(elsewhere, Flags::NONE);
+    flush.expect("a hole").ignore_because("a test");
+    merge(&memory, &mut tables, RUN);
+    assert!(!is_contiguous(&tables, va(UPPER)));
+}
+
+#[test]
+fn a_block_cut_in_two_of_its_parts_takes_three_tables() {
+    let memory = Memory::<G48>::new(16);
+    let mut tables = upper(&memory);
+    let mut pool = frames(1, 15);
+    let block = mapping(UPPER + GIB, GIB, GIB, PAGE_KERNEL);
+    let _ = map(&mut tables, &mut pool, block, Flags::NONE);
+    let before = pool.len();
+    let live = BreakBeforeMake::new(&memory, BbmLevel::Level0);
+    let (start, end) = (UPPER + GIB + PAGE, UPPER + GIB + 8 * MIB + PAGE);
+    let flush = tables.split(va(start), end - start, Flags::NONE, &mut pool, live);
+    flush.expect("frames enough").ignore_because("a test");
+    assert_eq!(before - pool.len(), 3);
+    assert_eq!(
+        tables.translate(va(end)),
+        Some(crate::support::pa(GIB + 8 * MIB + PAGE))
+    );
+}
+
+#[test]
+fn a_run_is_unfolded_without_a_table_that_could_forbid() {
+    let memory = Memory::<G48>::new(8);
+    let mut tables = upper(&memory);
+    let run = mapping(UPPER, GIB, RUN, PAGE_KERNEL_ROX);
+    let _ = map(&mut tables, &mut frames(1, 7), run, Flags::NONE);
+    let live = BreakBeforeMake::new(&memory, BbmLevel::Level0);
+    let (half, none) = (va(UPPER + RUN / 2), &mut frames(7, 0));
+    let flush = tables.split(half, RUN / 2, Flags::NO_EXEC, none, live);
+    flush.expect("no table is needed").ignore_because("a test");
+    assert!(!is_contiguous(&tables, va(UPPER)));
+}
+
+#[test]
+fn the_root_is_the_one_that_was_given() {
+    let memory = Memory::<G48>::new(1);
+    assert_eq!(upper(&memory).root(), memory.root());
+}
