@@ -81,13 +81,11 @@ fn compare(good: &Executed, bad: &Executed) -> Option<FirstDifference> {
 }
 
 fn functions(lab: &Lab, key: &str) -> anyhow::Result<Option<Executed>> {
-    let Some(source) = lab.source(key) else {
-        return Ok(None);
-    };
-    let Ok(symbols) = source.get() else {
-        return Ok(None);
-    };
     let Ok(mut plan) = lab.boot_args(key).plan() else {
+        return Ok(None);
+    };
+    let source = plan.source.clone();
+    let Some(Ok(symbols)) = source.as_ref().map(|source| source.get()) else {
         return Ok(None);
     };
     if !plan.has_exception_log() {

@@ -23,7 +23,6 @@ use crate::build::NotBuilt;
 use crate::cli::BootArgs;
 use crate::files;
 use crate::run::boot_unseen;
-use crate::symbols::Source;
 use crate::verdict::Verdict;
 
 /// How often a boot is tried that QEMU or the host spoilt.
@@ -261,13 +260,6 @@ impl Lab {
 
     fn elf(&self, key: &str) -> PathBuf {
         self.directory.join("images").join(key).join("kernel.elf")
-    }
-
-    /// The ELF of an image, to tell addresses by.
-    #[must_use]
-    pub fn source(&self, key: &str) -> Option<Source> {
-        let elf = self.elf(key);
-        Source::for_image(elf.exists().then_some(elf), &self.image(key))
     }
 
     /// The options that boot an image.
