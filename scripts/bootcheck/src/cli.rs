@@ -240,6 +240,10 @@ pub struct GuestArgs {
     /// its CPUs ran
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub quiet: Duration,
+    /// How long QEMU may take to come up or to answer, in seconds: longer where it runs under a
+    /// debugger, or has much RAM to allocate beforehand
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub patience: Duration,
     /// Pass at the first line that matches, instead of `boot: PASS`
     #[arg(long, value_name = "REGEX")]
     pub pass_regex: Option<Regex>,

@@ -63,6 +63,8 @@ pub struct Plan {
     pub rule: Rule,
     /// How long a busy guest may do nothing new, in time that its CPUs ran.
     pub quiet: Duration,
+    /// How long QEMU may take to answer.
+    pub patience: Duration,
     /// Where our kernel's black box will be, and the number that marks it as this boot's.
     pub black_box: Option<BlackBox>,
     /// `--pass-regex`.
@@ -383,6 +385,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             rule: Rule::LastLine,
             quiet: Duration::from_secs(3),
+            patience: Duration::from_secs(60),
             black_box: None,
             pass_regex: None,
             fail_regex: None,

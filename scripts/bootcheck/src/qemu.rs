@@ -92,7 +92,7 @@ impl Qemu {
             Ok(()) => Ok(qemu),
             Err(qmp::Error::Interrupted) => Err(StartError::Interrupted),
             Err(error) => {
-                if matches!(error, qmp::Error::Silent) {
+                if matches!(error, qmp::Error::Silent(_)) {
                     qemu.process.kill();
                 }
                 let exit = qemu.end();
@@ -131,7 +131,7 @@ impl Qemu {
         Ok(Self {
             process,
             said,
-            qmp: Qmp::new(qmp_ours)?,
+            qmp: Qmp::new(qmp_ours, plan.patience)?,
             console,
             version: String::new(),
             cpu_thread: 0,

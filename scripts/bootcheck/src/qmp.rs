@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use crate::interrupt;
 
-/// How long QEMU may take to answer. It takes milliseconds; this is for a host in trouble.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long QEMU may take to answer, where nothing else was said. It takes milliseconds; this is for a host in trouble.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often signals are looked at meanwhile.
 const TURN: Duration = Duration::from_millis(50);
@@ -25,8 +25,8 @@ const TURN: Duration = Duration::from_millis(50);
 pub enum Error {
     /// QEMU has closed the channel: it is ending, or never came up.
     Closed,
-    /// QEMU is there but does not answer.
-    Silent,
+    /// QEMU is there but has not answered within this time.
+    Silent(Duration),
     /// QEMU refused, in these words.
     Refused(String),
     /// The user does not want to wait any more.
@@ -37,7 +37,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Error::Closed => formatter.write_str("QEMU closed its control channel"),
-            Error::Silent => write!(formatter, "QEMU did not answer within {PATIENCE:?}"),
+            Error::Silent(patience) => write!(formatter, "QEMU did not answer within {patience:?}"),
             Error::Refused(reason) => write!(formatter, "QEMU refused: {reason}"),
             Error::Interrupted => interrupt::Interrupted.fmt(formatter),
         }
@@ -59,17 +59,19 @@ pub struct Event {
 #[derive(Debug)]
 pub struct Qmp {
     writer: UnixStream,
+    patience: Duration,
     answers: Receiver<Value>,
     /// The events; disconnected once QEMU has closed the channel.
     pub events: Receiver<Event>,
 }
 
 impl Qmp {
-    /// Starts to listen on a socket whose other end QEMU holds.
+    /// Starts to listen on a socket whose other end QEMU holds; QEMU may take as long as `patience` to
+    /// answer.
     ///
     /// # Errors
     /// What the operating system said.
-    pub fn new(socket: UnixStream) -> std::io::Result<Self> {
+    pub fn new(socket: UnixStream, patience: Duration) -> std::io::Result<Self> {
         let writer = socket.try_clone()?;
         let (answer_sender, answers) = crossbeam_channel::unbounded();
         let (event_sender, events) = crossbeam_channel::unbounded();
@@ -78,6 +80,7 @@ impl Qmp {
             .spawn(move || listen(socket, &answer_sender, &event_sender))?;
         Ok(Self {
             writer,
+            patience,
             answers,
             events,
         })
@@ -142,7 +145,7 @@ impl Qmp {
     /// # Errors
     /// [`Error`]
     pub fn wait_for(&mut self, name: &str) -> Result<(), Error> {
-        while receive(&self.events)?.name != name {}
+        while receive(&self.events, self.patience)?.name != name {}
         Ok(())
     }
 
@@ -179,14 +182,14 @@ impl Qmp {
     }
 
     fn answer(&self) -> Result<Value, Error> {
-        receive(&self.answers)
+        receive(&self.answers, self.patience)
     }
 }
 
 /// Waits for one message, as long as QEMU may take. Time in which this process was stopped, or the host
 /// asleep, was none for QEMU either: so turns are counted, not the clock.
-fn receive<T>(messages: &Receiver<T>) -> Result<T, Error> {
-    for _ in 0..PATIENCE.as_millis() / TURN.as_millis() {
+fn receive<T>(messages: &Receiver<T>, patience: Duration) -> Result<T, Error> {
+    for _ in 0..patience.as_millis().div_ceil(TURN.as_millis()) {
         match messages.recv_timeout(TURN) {
             Ok(message) => return Ok(message),
             Err(RecvTimeoutError::Disconnected) => return Err(Error::Closed),
@@ -195,7 +198,7 @@ fn receive<T>(messages: &Receiver<T>) -> Result<T, Error> {
             }
         }
     }
-    Err(Error::Silent)
+    Err(Error::Silent(patience))
 }
 
 /// Sorts what QEMU says until it closes the channel.

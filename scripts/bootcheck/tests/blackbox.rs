@@ -3,9 +3,13 @@
 
 mod common;
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use bootcheck::blackbox::WHOLE;
 use bootcheck::guest::Guest;
-use common::{Bench, record};
+use common::{Bench, json, record};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Where the record is in the image, which is loaded at a multiple of 2 MiB.
@@ -57,4 +61,28 @@ fn a_half_written_exception_does_not_hide_the_one_that_was() {
     let json = Bench::with_bytes(&image).expect("exception", &[]);
     assert_eq!(json["first_exception"]["elr"], "0x40200040", "{json:#}");
     assert_eq!(json["evidence"][0], "exception-log");
+}
+
+/// A read that waits for QEMU ends when the tester is stopped and goes on; it was no answer.
+#[test]
+fn a_tester_that_is_stopped_again_and_again_still_finds_the_record() {
+    const FAR: usize = 16 << 20; // many reads away from the start of RAM
+    let mut image = Guest::default().ours().power_off().image();
+    image.resize(FAR + WHOLE, 0);
+    image[FAR..].copy_from_slice(&record(1));
+    let bench = Bench::with_bytes(&image);
+    let mut child = bench
+        .command(&["--json", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while child.try_wait().unwrap().is_none() {
+        for signal in [Signal::STOP, Signal::CONT] {
+            let _ = kill_process(Pid::from_child(&child), signal);
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    }
+    let report = json(&child.wait_with_output().unwrap());
+    assert_eq!(report["verdict"], "panic", "{report:#}");
 }

@@ -132,6 +132,7 @@ impl GuestArgs {
             reboots: 0,
             timeout: self.timeout.unwrap_or(Duration::from_secs(timeout)),
             quiet: self.quiet,
+            patience: self.patience,
             black_box: None,
             rule: match (&self.pass_regex, self.until_exit) {
                 (None, _) => Rule::LastLine,

@@ -282,9 +282,12 @@ impl GdbStub {
                 let _ = self.socket.write_all(b"+");
                 return Ok(data);
             }
-            match self.socket.read(&mut buffer)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                length => self.input.extend_from_slice(&buffer[..length]),
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => self.input.extend_from_slice(&buffer[..length]),
+                // This process was stopped and goes on: a read with a time limit ends by that.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }

@@ -72,7 +72,7 @@ impl Supports {
 impl Support {
     fn ask(qemu: &Path) -> anyhow::Result<Self> {
         let (mut process, socket) = start(qemu, "tcg")?;
-        let mut qmp = Qmp::new(socket)?;
+        let mut qmp = Qmp::new(socket, qmp::PATIENCE)?;
         let version = match qmp.greet() {
             Ok(version) => version,
             Err(error) => {
@@ -166,7 +166,7 @@ impl Support {
         }
         let complaint = match start(&self.qemu, accel) {
             Ok((mut process, socket)) => {
-                let mut qmp = Qmp::new(socket).map_err(|_| qmp::Error::Closed)?;
+                let mut qmp = Qmp::new(socket, qmp::PATIENCE).map_err(|_| qmp::Error::Closed)?;
                 match qmp.greet() {
                     Ok(_) => None,
                     Err(qmp::Error::Interrupted) => return Err(qmp::Error::Interrupted),

@@ -74,7 +74,9 @@ impl Source {
 
 fn is_elf(path: &Path) -> bool {
     let mut magic = [0; 4];
-    fs::File::open(path)
-        .and_then(|mut file| file.read_exact(&mut magic))
-        .is_ok_and(|()| magic == object::elf::ELFMAG)
+    // To open a pipe would be to wait for whoever writes into it.
+    fs::metadata(path).is_ok_and(|data| data.is_file())
+        && fs::File::open(path)
+            .and_then(|mut file| file.read_exact(&mut magic))
+            .is_ok_and(|()| magic == object::elf::ELFMAG)
 }

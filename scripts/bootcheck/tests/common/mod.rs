@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use bootcheck::blackbox::{MAGIC, WHOLE};
 use bootcheck::guest::Guest;
@@ -103,6 +104,17 @@ pub fn json(output: &Output) -> Value {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "waited in vain until {what}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// These tests prove nothing without QEMU, so they fail without it.
