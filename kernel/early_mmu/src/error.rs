@@ -57,12 +57,14 @@ pub enum MapError {
         /// The first address of the request that lies outside.
         va: VirtAddr,
     },
-    /// A physical address is wider than descriptors of this geometry, or the CPU, can hold.
+    /// A physical address is wider than descriptors of this geometry, or the CPU, can hold: see
+    /// [`PageTable::with_output_bits`](crate::PageTable::with_output_bits).
     OutputAddressTooWide {
         /// The last address of the request.
         pa: PhysAddr,
     },
-    /// A call that must not allocate needs a table that is not there.
+    /// A call that must not allocate needs a table that is not there;
+    /// [`PageTable::create_tables`](crate::PageTable::create_tables) links it beforehand.
     MissingTable {
         /// The level of the missing table.
         level: Level,
@@ -71,7 +73,7 @@ pub enum MapError {
         /// Who made the call that must not allocate.
         caller: &'static Location<'static>,
     },
-    /// Only a part of a block would change.
+    /// Only a part of a block would change: [split](crate::PageTable::split) it first.
     WouldSplitBlock {
         /// Where.
         va: VirtAddr,
@@ -81,7 +83,7 @@ pub enum MapError {
         old: Descriptor,
     },
     /// Only a part of a run of entries with the Contiguous bit would change, or a hole in it be filled;
-    /// they must stay alike.
+    /// they must stay alike: [split](crate::PageTable::split) it first.
     WouldSplitRun {
         /// Where.
         va: VirtAddr,
@@ -91,7 +93,7 @@ pub enum MapError {
         old: Descriptor,
     },
     /// The change is not allowed on an entry that a table walker may be using: it would have to be
-    /// made invalid and flushed first.
+    /// made invalid and flushed first: unmap it, execute the flush, map it again.
     NeedsBreakBeforeMake {
         /// Where.
         va: VirtAddr,
@@ -102,7 +104,7 @@ pub enum MapError {
         /// What was asked for.
         new: Descriptor,
     },
-    /// The address is mapped, to another physical address.
+    /// The address is mapped, to another physical address; a mapping moves by being unmapped first.
     AlreadyMapped {
         /// Where.
         va: VirtAddr,

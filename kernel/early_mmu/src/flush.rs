@@ -8,6 +8,10 @@ use crate::span::Span;
 
 /// The barriers and TLB maintenance of a CPU, one instruction each, executed by [`Flush::execute`]
 /// (Arm ARM DDI 0487, chapter D8, "TLB maintenance"; chapter C6 for the barriers). Linux: `asm/tlbflush.h`.
+///
+/// The compiler must not move loads and stores across any of them: `asm!` without `options(nomem)`. Tables that
+/// only this CPU walks can do without `IS` and `ish`. What an erratum of a CPU asks for, as a second `TLBI` and `dsb`,
+/// belongs into [`completion_barrier`](Self::completion_barrier).
 pub trait TlbMaintenance {
     /// With more entries than this to invalidate, everything is invalidated at once.
     ///

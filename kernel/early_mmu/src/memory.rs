@@ -14,7 +14,71 @@ use crate::{MapError, PhysAddr, VirtAddr};
 /// Where the tables are: from physical addresses to memory that can be read and written.
 ///
 /// A kernel implements this once for each way it sees physical memory: at the same address while the
-/// MMU is off, through its linear map later.
+/// MMU is off, through its linear map later. A [`PageTable`](crate::PageTable) owns the value it is given, so let it
+/// be `Copy`, or a reference: one for `TTBR0_EL1` and one for `TTBR1_EL1` then share it.
+///
+/// # Example
+///
+/// A linear map, and frames that are handed out once, one behind the other.
+///
+/// ```
+/// use core::sync::atomic::AtomicU64;
+/// use early_mmu::{Granule4K, MapError, PhysAddr, ReservedFrames, TableAlloc, TableMemory};
+///
+/// type Table = [AtomicU64; 512];
+///
+/// /// Where the linear map begins, and the RAM that it shows.
+/// const LINEAR: u64 = 0xffff_0000_0000_0000;
+/// const RAM: core::ops::Range<u64> = 0x4000_0000..0x4800_0000;
+///
+/// #[derive(Clone, Copy)]
+/// struct LinearMap;
+///
+/// impl TableMemory<Granule4K<48>> for LinearMap {
+///     type Frame = &'static mut Table;
+///
+///     fn table(&self, pa: PhysAddr) -> Option<&Table> {
+///         let pa = pa.as_u64();
+///         // SAFETY: RAM is mapped at LINEAR for good, and aligned, since descriptors hold no address that
+///         // is not. What is a table is only ever accessed as atomics.
+///         RAM.contains(&pa).then(|| unsafe { &*((LINEAR + pa - RAM.start) as *const Table) })
+///     }
+///
+///     fn before_link(&self) {
+///         // Not `nomem`: the compiler must not move stores across it either.
+///         // unsafe { core::arch::asm!("dsb ishst", options(nostack, preserves_flags)) }
+///     }
+/// }
+///
+/// struct Bump {
+///     /// Free RAM, whole pages, that nothing refers to.
+///     free: core::ops::Range<u64>,
+/// }
+///
+/// impl TableAlloc for Bump {
+///     type Frame = &'static mut Table;
+///     type Reserved<'a> = &'a mut Bump;
+///
+///     fn reserve(&mut self, needed: usize) -> Result<&mut Bump, MapError> {
+///         let available = ((self.free.end - self.free.start) / 4096) as usize;
+///         if needed > available {
+///             return Err(MapError::OutOfFrames { needed, available });
+///         }
+///         Ok(self)
+///     }
+/// }
+///
+/// impl ReservedFrames for &mut Bump {
+///     type Frame = &'static mut Table;
+///
+///     fn take(&mut self) -> (PhysAddr, &'static mut Table) {
+///         let pa = self.free.start;
+///         self.free.start += 4096;
+///         // SAFETY: as in `table`; the page was free, and is handed out this once.
+///         (PhysAddr::new(pa), unsafe { &mut *((LINEAR + pa - RAM.start) as *mut Table) })
+///     }
+/// }
+/// ```
 pub trait TableMemory<G: Geometry> {
     /// A frame that is linked nowhere, and so is ours alone: `&'static mut G::Table` in a kernel.
     type Frame: DerefMut<Target = G::Table>;

@@ -9,8 +9,7 @@ use crate::geometry::Geometry;
 use crate::live::BreakBeforeMake;
 use crate::memory::{Budget, NoAlloc, TableAlloc, TableMemory};
 use crate::span::Span;
-use crate::split::Cuts;
-use crate::{Descriptor, Flags, Flush, MapError, PhysAddr, Prot, TlbMaintenance, VirtAddr};
+use crate::{Flags, Flush, MapError, PhysAddr, Prot, TlbMaintenance, VirtAddr};
 
 /// Which half of the 64-bit virtual address space a set of tables translates (Arm ARM DDI 0487, chapter
 /// D8, "Translation process").
@@ -54,6 +53,10 @@ pub struct Mapping {
 /// The value is a view: it owns no table, and any number of them can be made for the same root over
 /// time, as the way in which the kernel sees memory changes. Never two at once that write: that is
 /// the caller's lock to hold, as `&mut self` says.
+///
+/// Each table is taken to be linked in one place. Where somebody else built tables that are shared (Linux: the
+/// KASAN zero shadow), leave them out of [`unmap`](Self::unmap) and [`merge`](Self::merge), which would give them
+/// up while the other link is there.
 #[derive(Debug)]
 pub struct PageTable<G: Geometry, M: TableMemory<G>> {
     pub(crate) root: PhysAddr,
@@ -164,7 +167,8 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     /// # Errors
     ///
     /// [`MapError::NotMapped`] at a hole; `WouldSplitBlock` where part of a block would change;
-    /// `NeedsBreakBeforeMake` for another memory type; the errors of a bad range.
+    /// `NeedsBreakBeforeMake` for another memory type; `DeniedByTable` for what a table above takes away;
+    /// the errors of a bad range, and of damaged tables.
     #[track_caller]
     pub fn update_mapping_prot(
         &mut self,
@@ -185,7 +189,10 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     /// # Errors
     ///
     /// As `update_mapping_prot` but `WouldSplitBlock` and `WouldSplitRun`; `OutOfFrames`, or what
-    /// `alloc` says.
+    /// `alloc` says; `DeniedByTable` also if `NO_EXEC` would take away what `prot` permits.
+    ///
+    /// Only damaged tables can be refused after the split: a contiguous run with holes, or of entries that differ; a
+    /// table that is linked in two places. They translate as before then, in smaller pieces.
     pub fn update_mapping_prot_splitting<A, T>(
         &mut self,
         va: VirtAddr,
@@ -202,74 +209,12 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
         let span = self.check_range(va, size_bytes)?;
         let whole = Protect::new::<G>(prot);
         self.plan(span, &whole.splitting(), &|_, _| Ok(()))?;
-        let mut split = self.split_where(span, flags, |leaf| whole.changes(leaf), alloc, live)?;
+        let mut split = self.split_where(span, flags, |leaf| whole.changed(leaf), alloc, live)?;
         // Old and new sizes may be in a TLB at once only as long as they say the same.
         live.settle(&mut split);
         // Nothing is covered in part any more.
         let changed = self.run(span, &whole, &mut NoAlloc::here())?;
         Ok(split.merge(changed))
-    }
-
-    /// Splits what lies across the two ends of a range: blocks into tables, contiguous runs into
-    /// single entries. Afterwards the range can be unmapped, or its protection changed. All
-    /// translations stay. Linux 6.18: `split_kernel_leaf_mapping`.
-    ///
-    /// Not more than needed: a block becomes the largest pieces that do not lie across an end, with
-    /// the Contiguous hint unless `flags` has `NO_CONT`. `NO_EXEC` is for new tables.
-    ///
-    /// # Errors
-    ///
-    /// `OutOfFrames`, or what `alloc` says; `DeniedByTable` if `NO_EXEC` would take execution away;
-    /// the errors of a bad range, and of damaged tables.
-    pub fn split<A, T>(
-        &mut self,
-        va: VirtAddr,
-        size_bytes: u64,
-        flags: Flags,
-        alloc: &mut A,
-        live: BreakBeforeMake<'_, T>,
-    ) -> Result<Flush, MapError>
-    where
-        A: TableAlloc<Frame = M::Frame>,
-        T: TlbMaintenance,
-    {
-        let span = self.check_range(va, size_bytes)?;
-        self.split_where(span, flags, |_| true, alloc, live)
-    }
-
-    /// The exact number of table frames that [`split`](Self::split) would take.
-    ///
-    /// # Errors
-    ///
-    /// As `split`, except `OutOfFrames`.
-    pub fn tables_needed_to_split(
-        &self,
-        va: VirtAddr,
-        size_bytes: u64,
-        flags: Flags,
-    ) -> Result<usize, MapError> {
-        let span = self.check_range(va, size_bytes)?;
-        self.plan_cuts(Cuts::around(span), flags, |_| true, |_, _| Ok(()))
-    }
-
-    fn split_where<A, T>(
-        &mut self,
-        span: Span,
-        flags: Flags,
-        wanted: impl Fn(Descriptor) -> bool,
-        alloc: &mut A,
-        live: BreakBeforeMake<'_, T>,
-    ) -> Result<Flush, MapError>
-    where
-        A: TableAlloc<Frame = M::Frame>,
-        T: TlbMaintenance,
-    {
-        let cuts = Cuts::around(span);
-        let tables = self.plan_cuts(cuts, flags, &wanted, |level, va| {
-            alloc.missing_table(level, va)
-        })?;
-        let mut frames = Budget::reserve(alloc, tables)?;
-        Ok(self.cut(cuts, flags, wanted, &mut frames, live))
     }
 
     /// Links all tables down to the last level over a range and maps nothing: afterwards

@@ -17,7 +17,8 @@ pub enum MemType {
     /// Normal memory with allocation tags. The same as `Normal` until tag checking is set up and
     /// the MAIR byte becomes 0xf0; Linux boots with the same value.
     NormalTagged = 1,
-    /// Normal memory, not cacheable.
+    /// Normal memory, not cacheable: framebuffers, and buffers of devices that do not snoop. Linux:
+    /// `pgprot_writecombine`.
     NormalNonCacheable = 2,
     /// Device memory: no gathering, no reordering, no early write acknowledgement.
     Device_nGnRnE = 3,

@@ -8,7 +8,7 @@ use crate::engine::load;
 use crate::flush::{Flush, Stale};
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::live::BreakBeforeMake;
-use crate::memory::{Budget, ReservedFrames, TableMemory};
+use crate::memory::{Budget, ReservedFrames, TableAlloc, TableMemory};
 use crate::span::{Span, run_bytes};
 use crate::{Flags, MapError, PageTable, PhysAddr, TlbMaintenance, VirtAddr};
 
@@ -21,10 +21,10 @@ struct Found<'t> {
 
 /// The two addresses at which a range is cut off from its surroundings.
 #[derive(Clone, Copy)]
-pub(crate) struct Cuts([u64; 2]);
+struct Cuts([u64; 2]);
 
 impl Cuts {
-    pub(crate) const fn around(span: Span) -> Self {
+    const fn around(span: Span) -> Self {
         Self([span.ia, span.end])
     }
 
@@ -36,6 +36,11 @@ impl Cuts {
 
     fn any_inside(self, ia: u64, bytes: u64) -> bool {
         self.inside(ia, bytes).next().is_some()
+    }
+
+    /// The first address of the range in the block at `ia`.
+    fn first_in(self, ia: u64) -> u64 {
+        self.0[0].max(ia)
     }
 
     /// The number of tables that take the place of a block at `level`: one for each entry, down to the
@@ -57,14 +62,78 @@ impl Cuts {
 }
 
 impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
+    /// Splits what lies across the two ends of a range: blocks into tables, contiguous runs into
+    /// single entries. Afterwards the range can be unmapped, or its protection changed. All
+    /// translations stay. Linux 6.18: `split_kernel_leaf_mapping`.
+    ///
+    /// Not more than needed: a block becomes the largest pieces that do not lie across an end, with
+    /// the Contiguous hint unless `flags` has `NO_CONT`. `NO_EXEC` is for new tables.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfFrames`, or what `alloc` says; `DeniedByTable` if `NO_EXEC` would take execution away;
+    /// the errors of a bad range, and of damaged tables.
+    pub fn split<A, T>(
+        &mut self,
+        va: VirtAddr,
+        size_bytes: u64,
+        flags: Flags,
+        alloc: &mut A,
+        live: BreakBeforeMake<'_, T>,
+    ) -> Result<Flush, MapError>
+    where
+        A: TableAlloc<Frame = M::Frame>,
+        T: TlbMaintenance,
+    {
+        let span = self.check_range(va, size_bytes)?;
+        self.split_where(span, flags, Some, alloc, live)
+    }
+
+    /// The exact number of table frames that [`split`](Self::split) would take.
+    ///
+    /// # Errors
+    ///
+    /// As `split`, except `OutOfFrames`.
+    pub fn tables_needed_to_split(
+        &self,
+        va: VirtAddr,
+        size_bytes: u64,
+        flags: Flags,
+    ) -> Result<usize, MapError> {
+        let span = self.check_range(va, size_bytes)?;
+        self.plan_cuts(Cuts::around(span), flags, Some, |_, _| Ok(()))
+    }
+
+    /// [`split`](Self::split) of those leaves that will become something else; see [`plan_cuts`](Self::plan_cuts).
+    pub(crate) fn split_where<A, T>(
+        &mut self,
+        span: Span,
+        flags: Flags,
+        becomes: impl Fn(Descriptor) -> Option<Descriptor>,
+        alloc: &mut A,
+        live: BreakBeforeMake<'_, T>,
+    ) -> Result<Flush, MapError>
+    where
+        A: TableAlloc<Frame = M::Frame>,
+        T: TlbMaintenance,
+    {
+        let cuts = Cuts::around(span);
+        let tables = self.plan_cuts(cuts, flags, &becomes, |level, va| {
+            alloc.missing_table(level, va)
+        })?;
+        let mut frames = Budget::reserve(alloc, tables)?;
+        Ok(self.cut(cuts, flags, becomes, &mut frames, live))
+    }
+
     /// The number of tables that it takes to cut. Checks all that could fail.
     ///
-    /// `wanted` says whether a leaf that lies across a cut is to be cut at all.
-    pub(crate) fn plan_cuts(
+    /// `becomes` says what a leaf that lies across a cut will be on the inside, once it is cut; `None` leaves
+    /// it uncut.
+    fn plan_cuts(
         &self,
         cuts: Cuts,
         flags: Flags,
-        wanted: impl Fn(Descriptor) -> bool,
+        becomes: impl Fn(Descriptor) -> Option<Descriptor>,
         permit: impl Fn(Level, VirtAddr) -> Result<(), MapError>,
     ) -> Result<usize, MapError> {
         let mut tables = 0;
@@ -74,9 +143,9 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
                 continue;
             };
             let bytes = G::entry_bytes(level);
-            if !wanted(old) || cut & (bytes - 1) == 0 {
+            let Some(new) = becomes(old).filter(|_| cut & (bytes - 1) != 0) else {
                 continue;
-            }
+            };
             let va = VirtAddr::new(self.base.as_u64() | cut);
             for below in level..LAST_LEVEL {
                 if cut & (G::entry_bytes(below) - 1) == 0 {
@@ -84,28 +153,29 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
                 }
                 permit(below + 1, va)?;
             }
-            if flags.contains(Flags::NO_EXEC) && denies(NO_EXEC, old.bits()) {
+            let block = cut & !(bytes - 1);
+            let denied = [old, new].iter().any(|leaf| denies(NO_EXEC, leaf.bits()));
+            if flags.contains(Flags::NO_EXEC) && denied {
                 return Err(MapError::DeniedByTable {
-                    va,
+                    va: VirtAddr::new(self.base.as_u64() | cuts.first_in(block)),
                     level,
                     table: NO_EXEC,
                 });
             }
-            let block = Some(cut & !(bytes - 1));
-            if block != counted {
-                tables += cuts.tables_for::<G>(level, cut & !(bytes - 1));
+            if counted != Some(block) {
+                tables += cuts.tables_for::<G>(level, block);
             }
-            counted = block;
+            counted = Some(block);
         }
         Ok(tables)
     }
 
     /// Cuts, after [`plan_cuts`](Self::plan_cuts) with the same arguments. All translations stay.
-    pub(crate) fn cut<R, T>(
+    fn cut<R, T>(
         &mut self,
         cuts: Cuts,
         flags: Flags,
-        wanted: impl Fn(Descriptor) -> bool,
+        becomes: impl Fn(Descriptor) -> Option<Descriptor>,
         frames: &mut Budget<R>,
         live: BreakBeforeMake<'_, T>,
     ) -> Flush
@@ -124,7 +194,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
             else {
                 continue;
             };
-            if !wanted(old) {
+            if becomes(old).is_none() {
                 continue;
             }
             let bytes = G::entry_bytes(level);
@@ -153,7 +223,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
             self.memory.before_link();
             let index = G::index(block, level);
             let entry = entries.get(index..index + 1).unwrap_or(&[]);
-            let link = link::<G>(table, flags);
+            let link = link::<G>(table, leaf, flags);
             live.replace(entry, self.stale(block, bytes, bytes), &mut flush, |_| link);
         }
         flush
@@ -230,7 +300,7 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
             for entry in run {
                 let new = if level < LAST_LEVEL && cuts.any_inside(piece.ia, bytes) {
                     let next = self.build_pieces(level + 1, piece, cuts, flags, frames);
-                    link::<G>(next, flags)
+                    link::<G>(next, leaf, flags)
                 } else {
                     Descriptor::leaf::<G>(level, piece.pa, piece.attributes)
                 };
@@ -278,11 +348,18 @@ impl Leaf {
 /// The limit that [`Flags::NO_EXEC`] puts on new tables.
 const NO_EXEC: Descriptor = Descriptor::from_bits(bits::PXN_TABLE);
 
-fn link<G: Geometry>(table: PhysAddr, flags: Flags) -> Descriptor {
-    let limit = if flags.contains(Flags::NO_EXEC) {
+/// The descriptor of a table with pieces of `leaf`.
+fn link<G: Geometry>(table: PhysAddr, leaf: Leaf, flags: Flags) -> Descriptor {
+    let forbidden = if flags.contains(Flags::NO_EXEC) {
         NO_EXEC.bits()
     } else {
         0
     };
-    Descriptor::from_bits(Descriptor::table::<G>(table).bits() | limit)
+    // Who built the leaf may run it at EL0.
+    let permitted = if leaf.attributes & bits::UXN == 0 {
+        bits::UXN_TABLE
+    } else {
+        0
+    };
+    Descriptor::from_bits((Descriptor::table::<G>(table).bits() | forbidden) & !permitted)
 }

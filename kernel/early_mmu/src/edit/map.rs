@@ -206,7 +206,7 @@ impl<G: Geometry> Edit<G> for Map {
     #[inline(always)]
     fn fill(&self, level: Level, ia: u64, entries: &mut [AtomicU64]) {
         for (part, hint) in self.runs::<G>(level, ia, entries.len()) {
-            let ia = ia + ((part.start as u64) << G::entry_shift(level));
+            let mut ia = ia + ((part.start as u64) << G::entry_shift(level));
             let Some(entries) = entries.get_mut(part).filter(|part| !part.is_empty()) else {
                 continue;
             };
@@ -217,11 +217,9 @@ impl<G: Geometry> Edit<G> for Map {
                     .for_each(|entry| *entry.get_mut() = ramp.next());
                 continue;
             }
-            for (entry, ia) in entries
-                .iter_mut()
-                .zip((ia..).step_by(G::entry_bytes(level) as usize))
-            {
+            for entry in entries {
                 *entry.get_mut() = self.descriptor::<G>(level, ia).bits() | hint;
+                ia = ia.wrapping_add(G::entry_bytes(level));
             }
         }
     }
@@ -229,7 +227,7 @@ impl<G: Geometry> Edit<G> for Map {
     #[inline(always)]
     fn overwrite(&self, level: Level, ia: u64, entries: &[AtomicU64]) {
         for (part, hint) in self.runs::<G>(level, ia, entries.len()) {
-            let ia = ia + ((part.start as u64) << G::entry_shift(level));
+            let mut ia = ia + ((part.start as u64) << G::entry_shift(level));
             let Some(entries) = entries.get(part).filter(|part| !part.is_empty()) else {
                 continue;
             };
@@ -238,12 +236,10 @@ impl<G: Geometry> Edit<G> for Map {
                 for_each(entries, |entry| entry.store(ramp.next(), Relaxed));
                 continue;
             }
-            for (entry, ia) in entries
-                .iter()
-                .zip((ia..).step_by(G::entry_bytes(level) as usize))
-            {
+            for entry in entries {
                 let new = self.descriptor::<G>(level, ia).bits() | hint;
                 entry.store(new, Relaxed);
+                ia = ia.wrapping_add(G::entry_bytes(level));
             }
         }
     }

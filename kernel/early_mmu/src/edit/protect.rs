@@ -32,9 +32,10 @@ impl Protect {
         self
     }
 
-    /// Whether a leaf differs from what it should be.
-    pub(crate) fn changes(&self, leaf: Descriptor) -> bool {
-        self.apply(leaf.bits()) != leaf.bits()
+    /// What a leaf becomes, or `None` if it is as it should be.
+    pub(crate) fn changed(&self, leaf: Descriptor) -> Option<Descriptor> {
+        let new = Descriptor::from_bits(self.apply(leaf.bits()));
+        (new != leaf).then_some(new)
     }
 
     #[inline(always)]

@@ -191,3 +191,23 @@ fn output_addresses_cross_into_bits_that_stand_elsewhere() {
         );
     }
 }
+
+/// As blocks, the widest there are: more bytes than a 32-bit host's `usize` counts.
+#[test]
+fn blocks_cross_into_bits_that_stand_elsewhere() {
+    type G = Granule4KLpa2<52>;
+    let memory = Memory::<G>::new(2);
+    let mut tables = upper(&memory);
+    let (start, middle) = (0xfff0_0000_0000_0000, 1 << 50);
+    let blocks = mapping(start, middle - 512 * GIB, 1024 * GIB, PAGE_KERNEL);
+    // Into a new table, then over it.
+    for prot in [PAGE_KERNEL, PAGE_KERNEL_RO] {
+        let blocks = Mapping { prot, ..blocks };
+        let flush = tables.create_mapping(blocks, Flags::NONE, &mut Pool::<G>::new(1, 1));
+        flush.expect("one frame").ignore_because("a test");
+        for (at, pa) in [(0, middle - 512 * GIB), (512 * GIB, middle)] {
+            let leaf = tables.walk(va(start + at)).leaf().expect("mapped");
+            assert_eq!((leaf.level, leaf.pa.as_u64()), (0, pa));
+        }
+    }
+}

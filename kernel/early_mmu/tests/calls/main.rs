@@ -16,6 +16,7 @@ mod parts;
 mod refusals;
 mod regressions;
 mod remap;
+mod splitting;
 mod truth_table;
 
 #[path = "../support/mod.rs"]
