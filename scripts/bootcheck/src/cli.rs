@@ -309,6 +309,9 @@ pub struct MergeArgs {
     /// The results.json of every part, or the directories that they are in
     #[arg(required = true, value_name = "RESULTS")]
     pub results: Vec<PathBuf>,
+    /// Join them also if the bytes of a kernel, or of the matrix file, are not the same in all
+    #[arg(long)]
+    pub mixed: bool,
     /// Directory for the results.json, junit.xml and report.html of the whole
     #[arg(long, value_name = "DIR", default_value = "target/merged")]
     pub out: PathBuf,

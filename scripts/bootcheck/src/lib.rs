@@ -45,6 +45,7 @@ pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod decode;
+pub mod digest;
 pub mod escape;
 pub mod exceptions;
 pub mod faults;

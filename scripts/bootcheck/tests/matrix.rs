@@ -2,44 +2,13 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use bootcheck::guest::Guest;
-use common::{Bench, status, text};
-
-/// Runs `bootcheck matrix` over a list of cells; `good` and `bad` are the images.
-fn matrix(bench: &Bench, cells: &str, options: &[&str]) -> Output {
-    std::fs::write(
-        bench.path("bad"),
-        Guest::default().print("<&\x1b>\n").reset().image(),
-    )
-    .unwrap();
-    let config = format!(
-        "[images]\ngood = {{ image = {:?} }}\nbad = {{ image = {:?} }}\n\
-         [defaults]\nimage = 'good'\ntimeout = 5\n{cells}",
-        bench.path("Image"),
-        bench.path("bad")
-    );
-    std::fs::write(bench.path("cells.toml"), config).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_bootcheck"))
-        .arg("matrix")
-        .arg("--config")
-        .arg(bench.path("cells.toml"))
-        .args(options)
-        .args(match options.contains(&"--out") {
-            true => Vec::new(),
-            false => vec!["--out".into(), bench.path("out")],
-        })
-        .output()
-        .unwrap()
-}
+use common::{Bench, matrix, results, status, text};
 
 fn good() -> Bench {
     Bench::with(Guest::default().print("boot: PASS\n").power_off())
-}
-
-fn results(bench: &Bench) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(bench.path("out/results.json")).unwrap()).unwrap()
 }
 
 const MIXED: &str = "
@@ -290,86 +259,6 @@ fn what_qemu_lacks_is_skipped_with_the_reason() {
     let output = matrix(&bench, cells, &["--filter", "b"]);
     assert_eq!(status(&output), 129, "nothing was booted");
     assert!(text(&output.stderr).contains("every cell was skipped"));
-}
-
-#[test]
-fn parts_are_joined_as_if_one_machine_had_booted_them() {
-    let bench = good();
-    let cells = "[[cells]]\nname = 'c'\nsmp = [1, 2, 3, 4]\n[[cells]]\nname = 'b'\nimage = 'bad'";
-    let part = |number: &str| {
-        let out = bench.path(&number.replace('/', "of"));
-        let shard = ["--shard", number, "--out", out.to_str().unwrap()];
-        let output = matrix(&bench, cells, &shard);
-        (status(&output), out)
-    };
-    let (first, second) = (part("1/2"), part("2/2"));
-    assert_eq!((first.0, second.0), (1, 0), "c/1, c/3 and b; c/2 and c/4");
-    let merge = |parts: &[&std::path::Path]| {
-        Command::new(env!("CARGO_BIN_EXE_bootcheck"))
-            .arg("merge")
-            .arg("--out")
-            .arg(bench.path("out"))
-            .args(parts)
-            .output()
-            .unwrap()
-    };
-    let output = merge(&[&second.1, &first.1.join("results.json")]);
-    assert_eq!(status(&output), 1, "{}", text(&output.stderr));
-    let json = results(&bench);
-    assert_eq!(json["counts"]["expected"], 4);
-    let names: Vec<_> = json["cells"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| &c["cell"])
-        .collect();
-    assert_eq!(names, ["c/1", "c/2", "c/3", "c/4", "b"]);
-    assert!(bench.path("out/report.html").exists() && bench.path("out/junit.xml").exists());
-
-    let output = merge(&[&second.1]);
-    assert_eq!(status(&output), 129, "part 1 is missing");
-    assert!(
-        text(&output.stderr).contains("missing: part 1/2"),
-        "{}",
-        text(&output.stderr)
-    );
-    let output = merge(&[&second.1, &second.1]);
-    assert_eq!(status(&output), 129);
-    assert!(
-        text(&output.stderr).contains("results.json are the same part"),
-        "{}",
-        text(&output.stderr)
-    );
-    // Of another run: a cell would be lost without a word.
-    let out = bench.path("filtered");
-    let filtered = ["--shard", "1/2", "--filter", "c/*", "--out"];
-    matrix(
-        &bench,
-        cells,
-        &[&filtered[..], &[out.to_str().unwrap()]].concat(),
-    );
-    let output = merge(&[&out, &second.1]);
-    assert_eq!(status(&output), 129);
-    assert!(
-        text(&output.stderr).contains("not parts of one run: their matrices have different cells"),
-        "{}",
-        text(&output.stderr)
-    );
-    let newer = std::fs::read_to_string(first.1.join("results.json")).unwrap();
-    let newer = newer.replacen("\"schema\": 1", "\"schema\": 2", 1);
-    std::fs::write(bench.path("newer.json"), newer).unwrap();
-    let output = merge(&[&bench.path("newer.json"), &second.1]);
-    assert!(
-        text(&output.stderr).contains("newer.json has schema 2, and this bootcheck knows 1"),
-        "{}",
-        text(&output.stderr)
-    );
-    let output = merge(&[&bench.path("Image")]);
-    assert!(
-        text(&output.stderr).contains("is no results.json"),
-        "{}",
-        text(&output.stderr)
-    );
 }
 
 #[test]

@@ -7,20 +7,19 @@
 //!   What the host may be to blame for (`infra`, `timeout`) is not.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::builder::{Builder, Products};
 use super::failure::Sight;
 use super::search::Costs;
 use crate::build::NotBuilt;
 use crate::cli::BootArgs;
+use crate::digest;
 use crate::files;
 use crate::run::boot_unseen;
 use crate::verdict::Verdict;
@@ -238,7 +237,7 @@ impl Lab {
 
     /// Puts a build's products into the store.
     fn keep(&self, products: &Products) -> anyhow::Result<String> {
-        let key = key_of(&products.image)?;
+        let key = digest::of_file(&products.image)?;
         let place = self.image(&key);
         let directory = place.parent().unwrap_or(&place);
         let copy = |from: &Path, to: &Path| {
@@ -335,7 +334,7 @@ impl Lab {
     }
 
     fn observations_of(&self, key: &str) -> PathBuf {
-        let name = hex(&Sha256::digest(format!("{key}\n{}", self.conditions)));
+        let name = digest::of_text(&format!("{key}\n{}", self.conditions));
         self.observations.join(format!("{name}.json"))
     }
 
@@ -358,7 +357,7 @@ fn conditions(boot: &BootArgs) -> anyhow::Result<String> {
     let tester = std::env::current_exe().context("cannot tell where the tester is")?;
     let files = [Some(tester), qemu, guest.dtb, guest.initrd, guest.firmware];
     for file in files.into_iter().flatten() {
-        text.push_str(&format!("{} {}\n", file.display(), key_of(&file)?));
+        text.push_str(&format!("{} {}\n", file.display(), digest::of_file(&file)?));
     }
     Ok(text)
 }
@@ -372,24 +371,4 @@ fn program(name: &Path) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|directory| directory.join(name))
         .find(|file| file.is_file())
-}
-
-/// The SHA-256 of a file.
-fn key_of(path: &Path) -> anyhow::Result<String> {
-    let hash = || -> io::Result<String> {
-        let mut file = File::open(path)?;
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hex(&hasher.finalize())),
-                length => hasher.update(&buffer[..length]),
-            }
-        }
-    };
-    hash().with_context(|| format!("cannot read {}", path.display()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{bail, ensure};
 
+use super::identity::Identity;
 use super::results::Results;
 use super::shard::Shard;
 use super::{files, report};
@@ -12,7 +13,7 @@ use crate::cli::MergeArgs;
 /// Runs the command; the exit status is that of the whole matrix.
 ///
 /// # Errors
-/// A part is missing, or there twice, or the parts are of different matrices: 129.
+/// A part is missing, or there twice, or the parts are of different matrices or kernels: 129.
 pub fn run(args: &MergeArgs) -> anyhow::Result<u8> {
     let mut parts = Vec::new();
     for path in &args.results {
@@ -23,10 +24,19 @@ pub fn run(args: &MergeArgs) -> anyhow::Result<u8> {
         };
         parts.push((Results::read(&path)?, path));
     }
-    for pair in parts.windows(2) {
-        if let Some(difference) = difference(&pair[0].0, &pair[1].0) {
-            let (one, other) = (pair[0].1.display(), pair[1].1.display());
-            bail!("{one} and {other} are not parts of one run: {difference}");
+    for (number, (other, there)) in parts.iter().enumerate() {
+        for (one, here) in &parts[..number] {
+            let difference = difference(one, other).or_else(|| {
+                let builds = one
+                    .identity
+                    .difference(&other.identity)
+                    .filter(|_| !args.mixed);
+                builds.map(|it| format!("{it}; --mixed joins them all the same"))
+            });
+            if let Some(difference) = difference {
+                let (here, there) = (here.display(), there.display());
+                bail!("{here} and {there} are not parts of one run: {difference}");
+            }
         }
     }
     parts.sort_by_key(|(part, _)| part.shard.map(|shard| shard.number));
@@ -54,7 +64,7 @@ fn difference(one: &Results, other: &Results) -> Option<String> {
     if one.name != other.name {
         return Some(format!("one is of {}, one of {}", one.name, other.name));
     }
-    if one.list != other.list {
+    if one.identity.list != other.identity.list {
         return Some("their matrices have different cells, before or after --filter".into());
     }
     if one.repeat != other.repeat {
@@ -83,7 +93,9 @@ fn join(parts: Vec<Results>) -> anyhow::Result<Results> {
     let Some(first) = parts.first() else {
         bail!("no results were given");
     };
-    let (name, list, repeat) = (first.name.clone(), first.list.clone(), first.repeat);
+    let (name, repeat) = (first.name.clone(), first.repeat);
+    let identities: Vec<&Identity> = parts.iter().map(|part| &part.identity).collect();
+    let identity = Identity::common(&identities);
     let mut wall_ms = 0.0_f64;
     let mut there = BTreeSet::new();
     let mut columns = Vec::new();
@@ -103,5 +115,5 @@ fn join(parts: Vec<Results>) -> anyhow::Result<Results> {
     while cells.len() < there.len() {
         cells.extend(columns.iter_mut().filter_map(Iterator::next));
     }
-    Ok(Results::new(name, (None, list), repeat, wall_ms, cells))
+    Ok(Results::new(name, (None, identity), repeat, wall_ms, cells))
 }

@@ -13,6 +13,7 @@ pub mod config;
 pub mod files;
 pub mod github;
 pub mod html;
+pub mod identity;
 pub mod junit;
 pub mod ktap;
 pub mod markdown;
@@ -32,10 +33,10 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 
 use crate::cli::MatrixArgs;
-use crate::fingerprint;
 use crate::interrupt;
 use crate::parallel;
 use cell::Cell;
+use identity::Identity;
 use results::{CellResult, Results};
 use support::Supports;
 
@@ -44,14 +45,14 @@ use support::Supports;
 /// # Errors
 /// The tester failed, or the file is wrong: 129.
 pub fn run(args: &MatrixArgs) -> anyhow::Result<u8> {
-    let cells = select(args)?;
-    let list = digest(&cells);
-    let cells = share(args, cells)?;
+    let (config, cells) = select(args)?;
     let name = name(&args.config);
     if args.list {
-        print_list(args, &name, &cells);
+        print_list(args, &name, &share(args, cells)?);
         return Ok(0);
     }
+    let identity = Identity::of(&config, &cells);
+    let cells = share(args, cells)?;
     let out = out_directory(args);
     files::prepare(&out)?;
     let lacking = ask_support(&cells)?;
@@ -74,7 +75,7 @@ pub fn run(args: &MatrixArgs) -> anyhow::Result<u8> {
     let started = std::time::Instant::now();
     let cells = boots.run(cells);
     let wall_ms = started.elapsed().as_secs_f64() * 1e3;
-    let part = (args.shard, list);
+    let part = (args.shard, identity);
     let results = Results::new(name, part, args.repeat, wall_ms, cells);
 
     // What there is of an interrupted run is worth keeping.
@@ -113,8 +114,8 @@ fn ask_support(cells: &[Cell]) -> anyhow::Result<Vec<(String, Option<String>)>> 
     cells.iter().map(|cell| supports.ask(cell)).collect()
 }
 
-/// The cells that were asked for.
-fn select(args: &MatrixArgs) -> anyhow::Result<Vec<Cell>> {
+/// The text of the file, and the cells that were asked for.
+fn select(args: &MatrixArgs) -> anyhow::Result<(String, Vec<Cell>)> {
     let shown = args.config.display();
     let text =
         std::fs::read_to_string(&args.config).with_context(|| format!("cannot read {shown}"))?;
@@ -129,7 +130,7 @@ fn select(args: &MatrixArgs) -> anyhow::Result<Vec<Cell>> {
             "no cell of {shown} matches {filter:?}; --list shows them"
         );
     }
-    Ok(cells)
+    Ok((text, cells))
 }
 
 /// Those of the part that was asked for.
@@ -140,13 +141,6 @@ fn share(args: &MatrixArgs, mut cells: Vec<Cell>) -> anyhow::Result<Vec<Cell>> {
         ensure!(!cells.is_empty(), "there are fewer cells than parts");
     }
     Ok(cells)
-}
-
-/// What tells one list of cells from another.
-fn digest(cells: &[Cell]) -> String {
-    let names = cells.iter().map(|cell| cell.name.as_str());
-    let names: Vec<&str> = names.collect();
-    format!("{:016x}", fingerprint::hash(&names.join("\n")))
 }
 
 /// Names, or with `--json` all that another program needs to boot the cells one by one.

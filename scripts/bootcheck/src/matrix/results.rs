@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
+use super::identity::Identity;
 use super::rate::Rate;
 use super::shard::Shard;
 use crate::files::write_atomically;
@@ -26,9 +27,9 @@ pub struct Results {
     pub name: String,
     /// Which part of the matrix this is.
     pub shard: Option<Shard>,
-    /// A digest of the names of all cells that were cut into parts: parts of one run have the same.
-    #[serde(default)]
-    pub list: String,
+    /// What was booted.
+    #[serde(flatten)]
+    pub identity: Identity,
     /// How often each cell was to boot.
     pub repeat: u32,
     /// From the first start to the last end.
@@ -202,7 +203,7 @@ impl Results {
     #[must_use]
     pub fn new(
         name: String,
-        (shard, list): (Option<Shard>, String),
+        (shard, identity): (Option<Shard>, Identity),
         repeat: u32,
         wall_ms: f64,
         cells: Vec<CellResult>,
@@ -212,7 +213,7 @@ impl Results {
             schema: SCHEMA,
             name,
             shard,
-            list,
+            identity,
             repeat,
             wall_ms,
             counts: Counts {

@@ -73,6 +73,38 @@ impl Bench {
     }
 }
 
+/// Runs `bootcheck matrix` over a list of cells; `good` and `bad` are the images.
+pub fn matrix(bench: &Bench, cells: &str, options: &[&str]) -> Output {
+    std::fs::write(
+        bench.path("bad"),
+        Guest::default().print("<&\x1b>\n").reset().image(),
+    )
+    .unwrap();
+    let config = format!(
+        "[images]\ngood = {{ image = {:?} }}\nbad = {{ image = {:?} }}\n\
+         [defaults]\nimage = 'good'\ntimeout = 5\n{cells}",
+        bench.path("Image"),
+        bench.path("bad")
+    );
+    std::fs::write(bench.path("cells.toml"), config).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_bootcheck"))
+        .arg("matrix")
+        .arg("--config")
+        .arg(bench.path("cells.toml"))
+        .args(options)
+        .args(match options.contains(&"--out") {
+            true => Vec::new(),
+            false => vec!["--out".into(), bench.path("out")],
+        })
+        .output()
+        .unwrap()
+}
+
+/// The results.json of the last matrix, or what a merge made.
+pub fn results(bench: &Bench) -> Value {
+    serde_json::from_slice(&std::fs::read(bench.path("out/results.json")).unwrap()).unwrap()
+}
+
 /// A black box of this version: a panic in stage `heap`.
 pub fn record(version: u8) -> Vec<u8> {
     let mut record = vec![0; WHOLE];
