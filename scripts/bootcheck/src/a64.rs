@@ -26,6 +26,12 @@ pub fn is_idle(word: u32) -> bool {
     is_hint || is_barrier
 }
 
+/// YIELD and WFE: another CPU, or an event, may be waited for.
+#[must_use]
+pub fn is_wait(word: u32) -> bool {
+    matches!(word, 0xd503_203f | 0xd503_205f)
+}
+
 /// `wfe; ldr xN, [...]; cbz xN, the wfe`: how a CPU of a spin table waits (Documentation/arch/arm64/
 /// booting.rst, "spin-table").
 #[must_use]

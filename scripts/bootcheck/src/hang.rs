@@ -202,8 +202,10 @@ fn prove_cpu(stub: &mut GdbStub, cpu: u32, interrupts_are_off: bool) -> io::Resu
             // Perhaps asleep, and what follows is more than a way back: not to be found out so.
             return Ok(None);
         }
-        // A step throws all translated code away, so none where it is plain what comes.
-        if seen.is_empty() && meets_the_world(stub, &mut code, pc) {
+        // A step throws all translated code away, so none where it is plain what comes; and QEMU steps over
+        // a WFE or YIELD together with what follows it.
+        let is_wait = code.at(stub, pc).is_some_and(a64::is_wait);
+        if (seen.is_empty() || is_wait) && meets_the_world(stub, &mut code, pc) {
             return Ok(None);
         }
         seen.push(registers);
