@@ -230,7 +230,7 @@ pub struct GuestArgs {
     #[arg(long, value_name = "BIN", default_value_os_t = default_qemu())]
     pub qemu: PathBuf,
     /// One more argument for QEMU, after all others; may be repeated
-    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true, value_parser = qemu_argument)]
     pub qemu_arg: Vec<String>,
     /// Deadline in seconds of guest time, in which waiting for the host does not count
     /// [default: 10, 60 for images of other projects]
@@ -456,6 +456,20 @@ fn address(text: &str) -> Result<u64, String> {
         .strip_prefix("0x")
         .ok_or("not a hexadecimal address like 0x44000000")?;
     u64::from_str_radix(digits, 16).map_err(|error| error.to_string())
+}
+
+/// What takes QEMU away from the tester would leave it waiting, or QEMU behind.
+fn qemu_argument(text: &str) -> Result<String, String> {
+    let device = text.strip_prefix("mon:").unwrap_or(text);
+    if device == "stdio" || device.starts_with("stdio,") {
+        return Err(
+            "QEMU's standard input and output are the tester's; name a file or socket".into(),
+        );
+    }
+    if text.trim_start_matches('-') == "daemonize" {
+        return Err("the tester can end only a QEMU that stays its child".into());
+    }
+    Ok(text.to_owned())
 }
 
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {

@@ -97,12 +97,14 @@ impl Qemu {
                 }
                 let exit = qemu.end();
                 let reason = match (error, exit.status) {
-                    _ if !exit.messages.is_empty() => exit.messages,
+                    (qmp::Error::Closed, _) if !exit.messages.is_empty() => exit.messages,
                     (qmp::Error::Closed, Some(status)) => {
                         let program = plan.qemu.display();
                         format!("{program} ended without a word ({status}); is that a QEMU?")
                     }
-                    (error, _) => error.to_string(),
+                    (error, _) if exit.messages.is_empty() => error.to_string(),
+                    // What it had to say before is no reason: a deprecated machine, and the like.
+                    (error, _) => format!("{error}\n{}", exit.messages),
                 };
                 Err(StartError::Failed(format!("QEMU did not start: {reason}")))
             }

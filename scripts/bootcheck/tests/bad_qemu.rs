@@ -67,6 +67,12 @@ fn a_32_bit_cpu_is_refused_by_name() {
     let report = good().expect("infra", &["--cpu", "cortex-a15"]);
     let message = report["message"].as_str().unwrap();
     assert!(message.contains("cortex-a15 is a 32-bit CPU"), "{message}");
+    // A warning of QEMU's is not why.
+    let warned = ["--qemu-arg=-netdev", "--qemu-arg=user,id=lonely"];
+    let report = good().expect("infra", &[&warned[..], &["--cpu", "cortex-a15"]].concat());
+    let message = report["message"].as_str().unwrap();
+    assert!(message.contains("is a 32-bit CPU"), "{message}");
+    assert!(message.contains("lonely has no peer"), "{message}");
 }
 
 /// A program that is started as QEMU and does this.

@@ -240,9 +240,13 @@ fn usage_errors_stop_a_bisection() {
         &["--no-such-flag"][..],
         &["--timeout", "soon"],
         &["--pass-regex", "("],
+        &["--qemu-arg=-monitor", "--qemu-arg=stdio"],
+        &["--qemu-arg=-serial", "--qemu-arg=mon:stdio"],
+        &["--qemu-arg=-daemonize"],
     ] {
         let output = good().command(&[]).args(options).output().unwrap();
         assert_eq!(status(&output), 129, "{options:?}");
+        assert!(text(&output.stderr).contains("try '--help'"), "{options:?}");
     }
     let help = Command::new(env!("CARGO_BIN_EXE_bootcheck"))
         .args(["boot", "--help"])
