@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::image::{Form, Header};
-use crate::plan::{Plan, machine_name};
+use crate::plan::{Plan, is_virt};
 
 /// What starts the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
@@ -97,7 +97,7 @@ pub fn check(plan: &Plan, image: &[u8]) -> Result<(), String> {
     if plan.loader == Loader::Qemu {
         return Ok(());
     }
-    if machine_name(&plan.machine) != "virt" {
+    if !is_virt(&plan.machine) {
         return Err("--loader is for the machine virt: its firmware knows no other".into());
     }
     if plan.image.form != Form::Raw {

@@ -156,7 +156,7 @@ impl Plan {
             }
             Wiring::Terminal => add(&[&"-serial", &"stdio", &"-no-reboot"]),
         }
-        if self.exits_by_semihosting() {
+        if self.has_word("exit=semihosting") {
             // Lets the guest open files of the host: only where it was asked for.
             add(&[&"-semihosting-config", &"enable=on,target=native"]);
         }
@@ -230,10 +230,12 @@ impl Plan {
         has_word(self.append.as_deref(), word)
     }
 
-    /// Whether the guest was told to leave through semihosting.
+    /// Whether the guest may leave through semihosting, which ends QEMU: our kernel was told to, or QEMU was
+    /// told to let it.
     #[must_use]
     pub fn exits_by_semihosting(&self) -> bool {
-        self.has_word("exit=semihosting")
+        let opens = |arg: &String| arg.trim_start_matches('-').starts_with("semihosting");
+        self.has_word("exit=semihosting") || self.qemu_args.iter().any(opens)
     }
 
     /// Where the image's first byte will be in physical memory.
@@ -303,13 +305,19 @@ pub fn machine_name(machine: &str) -> &str {
     machine.split(',').next().unwrap_or_default()
 }
 
+/// Whether it is `virt`, in whichever of its versions: `virt-7.2` is one.
+#[must_use]
+pub fn is_virt(machine: &str) -> bool {
+    let name = machine_name(machine);
+    name == "virt" || name.starts_with("virt-")
+}
+
 /// Where RAM begins on the machines that our kernel boots on.
 #[must_use]
 pub fn ram_start(machine: &str) -> Option<u64> {
     match machine_name(machine) {
         "raspi3ap" | "raspi3b" | "raspi4b" => Some(0),
-        name if name == "virt" || name.starts_with("virt-") => Some(VIRT_RAM),
-        _ => None,
+        _ => is_virt(machine).then_some(VIRT_RAM),
     }
 }
 

@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use crate::hang::{self, Certainty, Hang, Kind};
-use crate::plan::{Plan, machine_name};
+use crate::plan::{Plan, is_virt};
 use crate::qemu::Qemu;
 
 /// How long nothing must be new before a proof is tried.
@@ -173,7 +173,7 @@ fn prove(qemu: &mut Qemu, plan: &Plan) -> Option<Proof> {
 /// Whether the interrupt controller was never turned on. With several CPUs, QEMU's GICv2 must not
 /// be asked: it wants to know which CPU asks.
 fn interrupts_are_off(qemu: &mut Qemu, plan: &Plan) -> bool {
-    if plan.smp != 1 || machine_name(&plan.machine) != "virt" {
+    if plan.smp != 1 || !is_virt(&plan.machine) {
         return false;
     }
     read_word(qemu, GICD).is_some_and(|control| control & 0b111 == 0)
@@ -182,7 +182,7 @@ fn interrupts_are_off(qemu: &mut Qemu, plan: &Plan) -> bool {
 /// Whether no device could interrupt: on `virt` without any that was added, the UART hears nothing,
 /// and what is left is the clock's alarm.
 fn devices_are_quiet(qemu: &mut Qemu, plan: &Plan) -> bool {
-    let is_bare = machine_name(&plan.machine) == "virt" && plan.qemu_args.is_empty();
+    let is_bare = is_virt(&plan.machine) && plan.qemu_args.is_empty();
     is_bare && read_word(qemu, RTC).is_some_and(|mask| mask & 1 == 0)
 }
 

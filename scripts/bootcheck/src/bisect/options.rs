@@ -10,7 +10,7 @@ use regex::Regex;
 use super::metric::{Metric, Percent};
 use crate::budget;
 use crate::cli::{BootArgs, DEFAULT_IMAGE, seconds};
-use crate::plan::machine_name;
+use crate::plan::is_virt;
 
 /// Shown below the options.
 pub const HELP: &str = "\
@@ -218,7 +218,7 @@ impl BisectArgs {
             words.push("--icount".to_owned());
         }
         // Stages are marked with the guest's clock, which by default ticks every 16 instructions.
-        let is_default = guest.cpu.is_none() && machine_name(&guest.machine) == "virt";
+        let is_default = guest.cpu.is_none() && is_virt(&guest.machine);
         if stage.is_some() && is_default {
             words.extend(["--cpu", budget::CPU].map(str::to_owned));
         }

@@ -8,7 +8,7 @@ use super::{BootArgs, DEFAULT_ELF, DEFAULT_IMAGE, GuestArgs};
 use crate::blackbox;
 use crate::image::{self, Form, Image};
 use crate::loader::{self, Loader};
-use crate::plan::{Entry, Plan, Size, machine_name};
+use crate::plan::{Entry, Plan, Size, is_virt, machine_name};
 use crate::symbols::Source;
 use crate::verdict::Rule;
 
@@ -76,7 +76,7 @@ impl GuestArgs {
             let bytes = std::fs::read(&self.image).map_err(|error| cannot(error.to_string()))?;
             loader::check(&plan, &bytes).map_err(cannot)?;
         }
-        if let (Some(ram), "virt") = (plan.mem, machine_name(&plan.machine)) {
+        if let Some(ram) = plan.mem.filter(|_| is_virt(&plan.machine)) {
             image::check_extent_on_virt(&image, ram.0).map_err(cannot)?;
         }
         Ok(plan)
@@ -101,7 +101,7 @@ impl GuestArgs {
     fn plan_for(&self, image: Image) -> Plan {
         let (mem, timeout) = if image.is_ours { (128, 10) } else { (512, 60) };
         // Boards have one CPU model and a fixed amount of RAM.
-        let is_virtual = matches!(machine_name(&self.machine), "virt" | "sbsa-ref");
+        let is_virtual = is_virt(&self.machine) || machine_name(&self.machine) == "sbsa-ref";
         let cpu = if self.accel.starts_with("tcg") {
             "cortex-a72"
         } else {
@@ -152,16 +152,30 @@ mod tests {
     use super::*;
     use crate::guest::Guest;
 
+    fn plan(options: &[&OsStr]) -> Plan {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("Image");
+        std::fs::write(&image, Guest::default().power_off().image()).unwrap();
+        let image = ["--image".as_ref(), image.as_os_str()];
+        let options = options.iter().copied().chain(image);
+        BootArgs::from_options(options).unwrap().plan().unwrap()
+    }
+
+    #[test]
+    fn a_version_of_virt_has_its_defaults() {
+        for machine in ["virt", "virt-7.2", "virt-10.0,gic-version=3"] {
+            let plan = plan(&["--machine", machine].map(OsStr::new));
+            assert_eq!(plan.cpu.as_deref(), Some("cortex-a72"), "{machine}");
+            assert_eq!(plan.mem, Some(Size(512 << 20)), "{machine}");
+        }
+        let board = plan(&["--machine", "virtual-board"].map(OsStr::new));
+        assert_eq!((board.cpu, board.mem), (None, None));
+    }
+
     /// What a Linux without a console died of is read by its names, in a matrix and a bisection as
     /// well: those plan their boots by this alone.
     #[test]
     fn a_plan_knows_the_elf_that_was_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let image = directory.path().join("Image");
-        std::fs::write(&image, Guest::default().power_off().image()).unwrap();
-        let options = ["--elf", "vmlinux", "--image"].map(OsStr::new);
-        let options = options.into_iter().chain([image.as_os_str()]);
-        let plan = BootArgs::from_options(options).unwrap().plan().unwrap();
-        assert!(plan.source.is_some());
+        assert!(plan(&["--elf", "vmlinux"].map(OsStr::new)).source.is_some());
     }
 }
