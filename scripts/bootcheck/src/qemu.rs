@@ -38,6 +38,8 @@ pub struct Qemu {
     pub version: String,
     /// The thread that runs the guest's first CPU.
     pub cpu_thread: u64,
+    /// How many CPUs the machine has.
+    pub cpus: usize,
     printed: Stream<ConsoleSink>,
     gdb: Option<GdbStub>,
 }
@@ -137,6 +139,7 @@ impl Qemu {
             console,
             version: String::new(),
             cpu_thread: 0,
+            cpus: 0,
             printed,
             gdb: None,
         })
@@ -145,6 +148,7 @@ impl Qemu {
     fn come_up(&mut self) -> Result<(), qmp::Error> {
         self.version = self.qmp.greet()?;
         let cpus = self.qmp.execute("query-cpus-fast", json!({}))?;
+        self.cpus = cpus.as_array().map_or(0, Vec::len);
         self.cpu_thread = cpus[0]["thread-id"].as_u64().unwrap_or(0);
         self.refuse_32_bit_cpu(cpus[0]["qom-path"].as_str().unwrap_or_default())
     }

@@ -164,7 +164,15 @@ fn a_loop_that_nothing_can_end_is_proved() {
     assert_eq!(hang(open, &["--timeout", "60"]), spin);
     // CPUs that nobody started do not count.
     let parked = Guest::default().spin();
-    assert_eq!(hang(parked, &["--smp", "4", "--timeout", "60"]), spin);
+    let options = ["--smp", "4", "--timeout", "60"];
+    assert_eq!(hang(parked.clone(), &options), spin);
+    let options = [
+        "--qemu-arg=-smp",
+        "--qemu-arg=2,maxcpus=4",
+        "--timeout",
+        "60",
+    ];
+    assert_eq!(hang(parked, &options), spin);
 }
 
 #[test]
