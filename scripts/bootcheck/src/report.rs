@@ -385,7 +385,11 @@ impl Report {
             let _ = writeln!(err, "  without symbols: {reason}");
         }
         if !last_lines.is_empty() {
-            let _ = writeln!(err, "the console's last lines:");
+            let source = match self.silent {
+                Some(true) => "not one byte on the console; its log's last lines, from memory:",
+                _ => "the console's last lines:",
+            };
+            let _ = writeln!(err, "{source}");
             for line in last_lines {
                 let _ = writeln!(err, "  | {line}");
             }

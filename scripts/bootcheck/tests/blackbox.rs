@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bootcheck::blackbox::WHOLE;
 use bootcheck::guest::Guest;
-use common::{Bench, json, record};
+use common::{Bench, json, record, text};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -37,6 +37,21 @@ fn a_record_is_found_without_symbols() {
     assert_eq!(json["file"], "heap.rs");
     assert_eq!(json["line"], 12);
     assert_eq!(json["evidence"][0], "black-box-panic");
+}
+
+/// What a mute console did not show is not told as if it had.
+#[test]
+fn the_log_of_a_silent_guest_is_told_as_what_it_is() {
+    let mut image = guest_with_record(1);
+    image[OFFSET + 0x500] = 5;
+    image[OFFSET + 0x508..][..5].copy_from_slice(b"help\n");
+    let output = Bench::with_bytes(&image).command(&["-q"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("last lines, from memory:\n  | help\n"),
+        "{said}"
+    );
+    assert!(!said.contains("the console's last lines"), "{said}");
 }
 
 #[test]
