@@ -129,7 +129,7 @@ pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, I
         Ok(_) => Qemu::start(plan, directory),
         Err(reason) => Err(StartError::Failed(reason.clone())),
     };
-    let watch = match started {
+    let mut watch = match started {
         Err(StartError::Interrupted) => return Err(Interrupted),
         Err(StartError::Failed(reason)) => {
             let mut watch = Watch::new(plan);
@@ -149,7 +149,7 @@ pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, I
             .map(|word| word.to_string_lossy().into_owned()),
     );
     Ok(Outcome {
-        judgement: judge(&watch.facts, plan.rule),
+        judgement: judge_image_too(&mut watch.facts, plan),
         facts: watch.facts,
         stages: watch.stages,
         console: version.is_some().then_some(watch.console),
@@ -165,6 +165,27 @@ pub fn boot(plan: &Plan, on_console: &mut dyn FnMut(&[u8])) -> Result<Outcome, I
         previous_boot: watch.previous_boot,
         earlier,
     })
+}
+
+/// Judges, and after a failure looks whether the image was whole: a kernel is not to blame for what was
+/// cut off its file. One that boots without is a good one.
+fn judge_image_too(facts: &mut Facts, plan: &Plan) -> Judgement {
+    let mut judgement = judge(facts, plan.rule);
+    if matches!(judgement.verdict, Verdict::Pass | Verdict::Infra) {
+        return judgement;
+    }
+    if let Some(reason) = plan.source.as_ref().and_then(|source| source.cut()) {
+        facts.unbootable = Some(reason.to_owned());
+        return judge(facts, plan.rule);
+    }
+    if let Some((there, wanted)) = plan.image.cut {
+        let message = judgement.message.unwrap_or_default();
+        judgement.message = Some(format!(
+            "{message}; the image may be cut short: {there} bytes, and its PE header tells of {wanted}"
+        ));
+        judgement.evidence.push("image-cut");
+    }
+    judgement
 }
 
 /// The first boot, then as many as planned after resets; the last of them, with QEMU gone.

@@ -10,6 +10,7 @@ use std::path::Path;
 use object::LittleEndian;
 use object::elf;
 use object::read::elf::{FileHeader, ProgramHeader};
+use object::read::pe::PeFile64;
 
 /// What this project's kernel has in its image, and no other.
 pub const OUR_MARK: &str = "early_mmu mini-kernel";
@@ -42,6 +43,9 @@ pub struct Image {
     pub extent: Option<(u64, u64)>,
     /// How far behind the start of RAM QEMU loads a raw image.
     pub load_offset: Option<u64>,
+    /// How long the file of a raw image is, and how long its PE header says, if that is longer. It may
+    /// boot all the same: what is missing may be zeros.
+    pub cut: Option<(u64, u64)>,
 }
 
 /// The header of an arm64 `Image` (Documentation/arch/arm64/booting.rst).
@@ -126,6 +130,7 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
             is_ours,
             extent: Some(extent),
             load_offset: None,
+            cut: None,
         });
     }
     if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
@@ -138,10 +143,22 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
             is_ours,
             extent: None,
             load_offset: Some(load_offset(&header)),
+            cut: cut(bytes),
         }),
         None if bytes.is_empty() => Err("an empty file".into()),
         None => Err("neither an arm64 Image (no \"ARM\\x64\" at offset 56) nor an ELF".into()),
     }
+}
+
+/// What a PE header, if there is one, tells of bytes behind the end of the file.
+fn cut(bytes: &[u8]) -> Option<(u64, u64)> {
+    let file = PeFile64::parse(bytes).ok()?;
+    let ends = file.section_table().iter().map(|section| {
+        let start = section.pointer_to_raw_data.get(LittleEndian);
+        u64::from(start) + u64::from(section.size_of_raw_data.get(LittleEndian))
+    });
+    let (there, wanted) = (bytes.len() as u64, ends.max()?);
+    (there < wanted).then_some((there, wanted))
 }
 
 /// Where QEMU puts an image: out of the way of its own first instructions.
@@ -252,6 +269,7 @@ mod tests {
             is_ours: false,
             extent: Some((low, high)),
             load_offset: None,
+            cut: None,
         };
         let ram = 128 << 20;
         assert!(check_extent_on_virt(&image(0x4020_0000, 0x4030_0000), ram).is_ok());

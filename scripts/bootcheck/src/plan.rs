@@ -387,6 +387,7 @@ mod tests {
                 is_ours: false,
                 extent: None,
                 load_offset: None,
+                cut: None,
             },
             source: None,
             reboots: 0,

@@ -150,3 +150,30 @@ fn a_kernel_broken_at_el2_fails_at_el2_only() {
     );
     assert_eq!(with_status(&outcome, "expected"), ["el1/1", "el1/2"].into());
 }
+
+/// A copy that stopped half-way is no fault of the kernel's: `git bisect run` must not blame a commit.
+#[test]
+#[ignore = "needs the kernel: make image"]
+fn an_image_that_is_cut_short_is_not_judged_as_a_kernel() {
+    let image = std::fs::read(kernel("Image")).unwrap();
+    let elf = kernel("kernel.elf");
+    let elf = ["--elf", elf.to_str().unwrap()];
+    Bench::with_bytes(&image).expect("pass", &elf);
+    for length in [image.len() / 2, 8192, 256] {
+        let bench = Bench::with_bytes(&image[..length]);
+        let json = bench.expect("unbootable", &elf);
+        let message = json["message"].as_str().unwrap();
+        assert!(
+            message.contains(&format!("cut short: {length} of the")),
+            "{message}"
+        );
+
+        // Nobody can be sure without the ELF; the header is what hints at it.
+        let (status, json) = bench.boot(&[]);
+        assert_eq!(status, 1, "{json:#}");
+        let message = json["message"].as_str().unwrap();
+        let hint = format!("may be cut short: {length} bytes");
+        // 256 bytes hold no PE header either.
+        assert_eq!(message.contains(&hint), length > 256, "{message}");
+    }
+}

@@ -7,6 +7,7 @@
 //! (MMU off, or through an identity map) and, with KASLR, somewhere else again; [`Positions`]
 //! takes such addresses back.
 
+mod build;
 mod lines;
 pub mod names;
 mod positions;
@@ -171,29 +172,6 @@ impl Symbols {
     #[must_use]
     pub fn is_code(&self, address: u64) -> bool {
         self.segment(address).is_some_and(|segment| segment.is_code)
-    }
-
-    /// Whether a raw image has the same code: other symbols would lead astray.
-    #[must_use]
-    pub fn is_of(&self, image: &[u8]) -> bool {
-        let mut code = self.segments.iter().filter(|segment| segment.is_code);
-        code.all(|segment| {
-            let content = &self.bytes[segment.file.clone()];
-            let start = segment.address.wrapping_sub(self.base());
-            // What a linker puts before `_text` is in no image.
-            let skipped = self.base().saturating_sub(segment.address);
-            let (Ok(start), Ok(skipped)) = (
-                usize::try_from(start.wrapping_add(skipped)),
-                usize::try_from(skipped),
-            ) else {
-                return false;
-            };
-            let content = content.get(skipped..).unwrap_or_default();
-            start
-                .checked_add(content.len())
-                .and_then(|end| image.get(start..end))
-                .is_some_and(|there| is_equal_but_signed(start, there, content))
-        })
     }
 
     /// The instruction at an address as linked.
@@ -371,26 +349,6 @@ impl Symbols {
         self.lines
             .get_or_init(|| Lines::new(|name| Some(self.section(name)?.1)))
     }
-}
-
-/// Whether an image's content from `start` on is what the linker made of it. Signing it for secure
-/// boot writes a checksum and the place of the signature into its PE header.
-fn is_equal_but_signed(start: usize, image: &[u8], linked: &[u8]) -> bool {
-    let pe = linked.get(0x3c..0x40).filter(|_| start == 0);
-    let pe = pe.map_or(0, |pe| {
-        u32::from_le_bytes([pe[0], pe[1], pe[2], pe[3]]) as usize
-    });
-    if pe == 0 || !linked.starts_with(b"MZ") {
-        return image == linked;
-    }
-    // CheckSum, and the certificate table's entry in the data directories of PE32+.
-    let signed = [pe + 0x58..pe + 0x5c, pe + 0xa8..pe + 0xb0];
-    let mut from = 0;
-    signed.into_iter().all(|gap| {
-        let is_same = image.get(from..gap.start) == linked.get(from..gap.start);
-        from = gap.end;
-        is_same
-    }) && image.get(from..) == linked.get(from..)
 }
 
 impl std::fmt::Debug for Symbols {

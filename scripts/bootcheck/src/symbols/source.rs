@@ -13,7 +13,15 @@ use crate::image::Header;
 pub struct Source {
     path: PathBuf,
     image: Option<PathBuf>,
-    opened: OnceLock<Result<Symbols, String>>,
+    opened: OnceLock<Opened>,
+}
+
+/// What was found.
+#[derive(Debug)]
+struct Opened {
+    symbols: Result<Symbols, String>,
+    /// How the image falls short of the ELF.
+    cut: Option<String>,
 }
 
 impl Source {
@@ -46,8 +54,13 @@ impl Source {
     /// # Errors
     /// Why there are none, with the file's name.
     pub fn get(&self) -> Result<&Symbols, &str> {
-        let opened = self.opened.get_or_init(|| self.open());
-        opened.as_ref().map_err(String::as_str)
+        self.opened().symbols.as_ref().map_err(String::as_str)
+    }
+
+    /// That the image is only the beginning of what the ELF holds, in a sentence.
+    #[must_use]
+    pub fn cut(&self) -> Option<&str> {
+        self.opened().cut.as_deref()
     }
 
     /// The symbols, for a command that can do nothing without.
@@ -58,17 +71,29 @@ impl Source {
         self.get().map_err(|reason| anyhow::anyhow!("{reason}"))
     }
 
-    fn open(&self) -> Result<Symbols, String> {
-        let symbols = Symbols::open(&self.path)?;
-        if let Some(path) = &self.image
+    fn opened(&self) -> &Opened {
+        self.opened.get_or_init(|| self.open())
+    }
+
+    fn open(&self) -> Opened {
+        let mut opened = Opened {
+            symbols: Symbols::open(&self.path),
+            cut: None,
+        };
+        if let Ok(symbols) = &opened.symbols
+            && let Some(path) = &self.image
             && let Ok(image) = fs::read(path)
             && Header::read(&image).is_some()
-            && !symbols.is_of(&image)
         {
-            let (elf, image) = (self.path.display(), path.display());
-            return Err(format!("{image} was not made from {elf}"));
+            let (elf, shown, there) = (self.path.display(), path.display(), image.len());
+            opened.cut = symbols.whole_length(&image).map(|length| {
+                format!("{shown} is cut short: {there} of the {length} bytes that {elf} holds")
+            });
+            if !symbols.is_of(&image) {
+                opened.symbols = Err(format!("{shown} was not made from {elf}"));
+            }
         }
-        Ok(symbols)
+        opened
     }
 }
 

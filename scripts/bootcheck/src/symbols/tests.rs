@@ -1,3 +1,4 @@
+use super::build::is_equal_but_signed;
 use super::*;
 
 /// An ELF with `_text` at `BASE`, loaded at `LOAD`, and functions of these names, starts and sizes.
@@ -158,4 +159,39 @@ fn a_signature_makes_no_other_image() {
         !is_equal_but_signed(0x1000, &other, &linked),
         "no header there"
     );
+}
+
+#[test]
+fn what_ends_before_its_signature_is_compared_too() {
+    let mut linked = vec![0x11; 0x200];
+    linked[..2].copy_from_slice(b"MZ");
+    linked[0x3c..0x40].copy_from_slice(&0x100_u32.to_le_bytes());
+    let mut image = linked[..0x80].to_vec();
+    assert!(is_equal_but_signed(0, &image, &linked[..0x80]));
+    image[8] ^= 1;
+    assert!(!is_equal_but_signed(0, &image, &linked[..0x80]));
+}
+
+#[test]
+fn an_image_that_is_only_the_beginning_is_told() {
+    let mut code = [0xd503_201f_u32; 64];
+    code[60..].fill(0);
+    let symbols = Symbols::parse(testelf::image(&[], &code).into()).unwrap();
+    let image: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    assert_eq!(symbols.whole_length(&image), None, "all is there");
+    assert_eq!(
+        symbols.whole_length(&image[..240]),
+        None,
+        "zeros are not missed"
+    );
+    assert_eq!(symbols.whole_length(&image[..239]), Some(240));
+    assert_eq!(symbols.whole_length(&image[..64]), Some(240));
+    assert_eq!(
+        symbols.whole_length(b""),
+        None,
+        "of what it is the beginning"
+    );
+    let mut other = image[..64].to_vec();
+    other[8] ^= 1;
+    assert_eq!(symbols.whole_length(&other), None, "another build");
 }
