@@ -268,6 +268,13 @@ impl Plan {
         self.image.form != Form::Elf
     }
 
+    /// Whether RAM is a file that may hold what a boot in another QEMU has left there.
+    #[must_use]
+    pub fn has_ram_of_before(&self) -> bool {
+        let mut arguments = self.qemu_args.iter();
+        arguments.any(|word| word.contains("memory-backend-file") || word.contains("-mem-path"))
+    }
+
     /// Whether QEMU logs exceptions: hardware that runs the guest does not.
     #[must_use]
     pub fn has_exception_log(&self) -> bool {

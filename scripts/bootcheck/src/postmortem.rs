@@ -111,10 +111,28 @@ fn named_place(
 
 /// Anywhere in RAM; only our own kernels have one.
 fn search(stub: &mut GdbStub, plan: &Plan, marks: &[BlackBox]) -> Found {
-    let start = ram_start(&plan.machine).filter(|_| plan.image.is_ours)?;
+    places(plan).find_map(|address| read(stub, marks, address))
+}
+
+/// The places of records in the memory of a guest that has not started yet: those of boots before.
+pub fn old_records(qemu: &mut Qemu, plan: &Plan) -> Vec<u64> {
+    let Ok(stub) = qemu.gdb() else {
+        return Vec::new();
+    };
+    let mut is_record = |address: &u64| {
+        let magic = stub.read_physical(*address, blackbox::MAGIC.len());
+        magic.is_ok_and(|magic| magic == blackbox::MAGIC)
+    };
+    places(plan).filter(|address| is_record(address)).collect()
+}
+
+/// Where a black box may be, if nothing tells.
+fn places(plan: &Plan) -> impl Iterator<Item = u64> + use<> {
+    let start = ram_start(&plan.machine).filter(|_| plan.image.is_ours);
     let size = plan.mem.map_or(BOARD_RAM, |mem| mem.0);
-    let mut places = (start..start.saturating_add(size)).step_by(blackbox::ALIGNMENT as usize);
-    places.find_map(|address| read(stub, marks, address))
+    let ram = start.map(|start| start..start.saturating_add(size));
+    ram.unwrap_or_default()
+        .step_by(blackbox::ALIGNMENT as usize)
 }
 
 fn read(stub: &mut GdbStub, marks: &[BlackBox], address: u64) -> Found {

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -100,4 +102,25 @@ fn a_tester_that_is_stopped_again_and_again_still_finds_the_record() {
     }
     let report = json(&child.wait_with_output().unwrap());
     assert_eq!(report["verdict"], "panic", "{report:#}");
+}
+
+/// RAM is a file that keeps what a boot in another QEMU left there, and no ELF tells its place.
+#[test]
+fn a_record_that_was_there_before_the_start_does_not_count() {
+    let bench = Bench::with(Guest::default().ours().power_off());
+    let ram = bench.path("ram");
+    let mut file = File::create(&ram).unwrap();
+    file.set_len(128 << 20).unwrap();
+    file.seek(SeekFrom::Start(32 << 20)).unwrap();
+    file.write_all(&record(1)).unwrap();
+    let backend = format!(
+        "--qemu-arg=memory-backend-file,id=ram,size=128M,share=on,mem-path={}",
+        ram.display()
+    );
+    let machine = ["--machine", "virt,memory-backend=ram"];
+    let json = bench.expect(
+        "off",
+        &[&machine[..], &["--qemu-arg=-object", &backend]].concat(),
+    );
+    assert_eq!(json["stage"], Value::Null, "{json:#}");
 }
