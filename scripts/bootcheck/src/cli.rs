@@ -186,8 +186,8 @@ pub struct GuestArgs {
     /// RAM [default: 128M, 512M for images of other projects]
     #[arg(long, value_name = "SIZE")]
     pub mem: Option<Size>,
-    /// Number of CPUs
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Number of CPUs; a topology goes through --qemu-arg
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub smp: u32,
     /// Sizes of NUMA memory nodes, as 33M+95M; their sum is the RAM
     #[arg(

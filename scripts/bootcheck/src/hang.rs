@@ -85,7 +85,9 @@ impl Hang {
             (Certainty::Proved, Kind::Wfi) => "the CPU sleeps in a WFI that nothing can end",
             (Certainty::Proved, _) => "the CPU runs in a loop that nothing can end",
             (Certainty::Likely, Kind::Idle) => "the guest mostly sleeps, and does nothing new",
-            (Certainty::Likely, _) => "the guest is busy, but does nothing new",
+            (Certainty::Likely, _) => {
+                "the guest is busy, and has done nothing new for as long as --quiet allows"
+            }
         }
     }
 }
