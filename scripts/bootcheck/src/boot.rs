@@ -198,11 +198,11 @@ fn boot_and_reboot<'a>(
 ) -> Result<Watch<'a>, Interrupted> {
     let mut marks: Vec<BlackBox> = plan.black_box.into_iter().collect();
     let mut is_marked = plan.marks_by_loader();
-    if marks.is_empty() && plan.has_ram_of_before() {
+    if plan.has_ram_of_before() {
         for address in postmortem::old_records(qemu, plan) {
             renew(&mut marks, Some(address));
+            is_marked = false;
         }
-        is_marked = false;
     }
     for number in 0.. {
         let mut watch = Watch::new(plan);

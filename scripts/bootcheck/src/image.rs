@@ -151,7 +151,7 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
 }
 
 /// What a PE header, if there is one, tells of bytes behind the end of the file.
-fn cut(bytes: &[u8]) -> Option<(u64, u64)> {
+pub(crate) fn cut(bytes: &[u8]) -> Option<(u64, u64)> {
     let file = PeFile64::parse(bytes).ok()?;
     let ends = file.section_table().iter().map(|section| {
         let start = section.pointer_to_raw_data.get(LittleEndian);

@@ -2,6 +2,9 @@
 //! the record is part of its image.
 
 mod common;
+#[allow(dead_code)]
+#[path = "../src/testelf.rs"]
+mod testelf;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -104,23 +107,26 @@ fn a_tester_that_is_stopped_again_and_again_still_finds_the_record() {
     assert_eq!(report["verdict"], "panic", "{report:#}");
 }
 
-/// RAM is a file that keeps what a boot in another QEMU left there, and no ELF tells its place.
+/// RAM is a file that keeps what a boot in another QEMU left there; the ELF, if there is one, tells only where
+/// this kernel's would be.
 #[test]
 fn a_record_that_was_there_before_the_start_does_not_count() {
     let bench = Bench::with(Guest::default().ours().power_off());
-    let ram = bench.path("ram");
-    let mut file = File::create(&ram).unwrap();
-    file.set_len(128 << 20).unwrap();
-    file.seek(SeekFrom::Start(32 << 20)).unwrap();
-    file.write_all(&record(1)).unwrap();
+    let (ram, elf) = (bench.path("ram"), bench.path("elf"));
+    let symbols = [("black_box", OFFSET as u64, 0)];
+    std::fs::write(&elf, testelf::image(&symbols, &[0])).unwrap();
     let backend = format!(
         "--qemu-arg=memory-backend-file,id=ram,size=128M,share=on,mem-path={}",
         ram.display()
     );
     let machine = ["--machine", "virt,memory-backend=ram"];
-    let json = bench.expect(
-        "off",
-        &[&machine[..], &["--qemu-arg=-object", &backend]].concat(),
-    );
-    assert_eq!(json["stage"], Value::Null, "{json:#}");
+    let options = [&machine[..], &["--qemu-arg=-object", &backend]].concat();
+    for elf in [&[][..], &["--elf", elf.to_str().unwrap()]] {
+        let mut file = File::create(&ram).unwrap();
+        file.set_len(128 << 20).unwrap();
+        file.seek(SeekFrom::Start(32 << 20)).unwrap();
+        file.write_all(&record(1)).unwrap();
+        let json = bench.expect("off", &[&options[..], elf].concat());
+        assert_eq!(json["stage"], Value::Null, "{json:#}");
+    }
 }

@@ -1,5 +1,8 @@
 //! Whether an ELF and a raw image are of one build, and whether all of it is in the image.
 
+use object::read::elf::ElfFile64;
+use object::{LittleEndian as LE, Object, ObjectSection};
+
 use super::{Segment, Symbols};
 
 impl Symbols {
@@ -42,6 +45,18 @@ impl Symbols {
             end = end.max(used.map_or(0, |last| start.saturating_add(last + 1)));
         }
         (has_code && end > image.len()).then_some(end)
+    }
+
+    /// Whether a section ends there in a raw image. One as long as that may be all that was made: `objcopy`
+    /// leaves out what `-R` or `-j` tells it to.
+    #[must_use]
+    pub fn has_section_end(&self, length: usize) -> bool {
+        let Ok(elf) = ElfFile64::<LE>::parse(&*self.bytes) else {
+            return false;
+        };
+        let end = self.base().wrapping_add(length as u64);
+        elf.sections()
+            .any(|section| section.address().wrapping_add(section.size()) == end)
     }
 
     /// Where a segment is in a raw image, and what of it.

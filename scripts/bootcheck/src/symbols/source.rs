@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::Symbols;
-use crate::image::Header;
+use crate::image::{self, Header};
 
 /// The ELF that belongs to an image; shared by whoever shows addresses of it.
 #[derive(Debug)]
@@ -86,7 +86,10 @@ impl Source {
             && Header::read(&image).is_some()
         {
             let (elf, shown, there) = (self.path.display(), path.display(), image.len());
-            opened.cut = symbols.whole_length(&image).map(|length| {
+            // One that ends with a section was perhaps made so, unless its own header tells of more.
+            let is_sure = image::cut(&image).is_some() || !symbols.has_section_end(there);
+            let whole = symbols.whole_length(&image).filter(|_| is_sure);
+            opened.cut = whole.map(|length| {
                 format!("{shown} is cut short: {there} of the {length} bytes that {elf} holds")
             });
             if !symbols.is_of(&image) {

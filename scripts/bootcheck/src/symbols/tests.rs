@@ -195,3 +195,20 @@ fn an_image_that_is_only_the_beginning_is_told() {
     other[8] ^= 1;
     assert_eq!(symbols.whole_length(&other), None, "another build");
 }
+
+/// Sections that were left out on purpose do not excuse the kernel that fails without them.
+#[test]
+fn an_image_that_ends_with_a_section_is_not_called_cut() {
+    let mut code = [0xd503_201f_u32; 64];
+    code[14] = u32::from_le_bytes(*b"ARM\x64");
+    let directory = tempfile::tempdir().unwrap();
+    let (elf, path) = (directory.path().join("elf"), directory.path().join("Image"));
+    let head = (".head.text", testelf::BASE, &[0; 80][..]);
+    std::fs::write(&elf, testelf::with_sections(&[], &code, &[head])).unwrap();
+    let image: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    for (length, is_cut) in [(79, true), (80, false), (81, true), (256, false)] {
+        std::fs::write(&path, &image[..length]).unwrap();
+        let source = Source::for_image(Some(elf.clone()), &path).unwrap();
+        assert_eq!(source.cut().is_some(), is_cut, "{length}");
+    }
+}
