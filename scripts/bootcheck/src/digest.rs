@@ -1,4 +1,4 @@
-//! What tells one file from another: its SHA-256, in hexadecimal.
+//! What tells one file or text from another: its SHA-256, in hexadecimal.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -26,10 +26,10 @@ pub fn of_file(path: &Path) -> anyhow::Result<String> {
     hash().with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Of a text.
+/// Of a text, or other bytes.
 #[must_use]
-pub fn of_text(text: &str) -> String {
-    hex(&Sha256::digest(text))
+pub fn of_bytes(bytes: impl AsRef<[u8]>) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 fn hex(bytes: &[u8]) -> String {

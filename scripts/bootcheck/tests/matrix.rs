@@ -5,7 +5,7 @@ mod common;
 use std::process::Command;
 
 use bootcheck::guest::Guest;
-use common::{Bench, matrix, results, status, text};
+use common::{Bench, cell_names, matrix, results, status, text};
 
 fn good() -> Bench {
     Bench::with(Guest::default().print("boot: PASS\n").power_off())
@@ -34,13 +34,10 @@ fn cells_as_expected() {
     assert!(stderr.contains("4 of 4 cells as expected"), "{stderr}");
     let json = results(&bench);
     assert_eq!(json["counts"]["expected"], 4);
-    let names: Vec<_> = json["cells"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| &c["cell"])
-        .collect();
-    assert_eq!(names, ["cpu/cortex-a53", "cpu/max", "resets", "initrd"]);
+    assert_eq!(
+        cell_names(&json),
+        ["cpu/cortex-a53", "cpu/max", "resets", "initrd"]
+    );
     let junit = std::fs::read_to_string(bench.path("out/junit.xml")).unwrap();
     assert!(
         junit.contains(r#"tests="4" failures="0" errors="0""#),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bootcheck::guest::Guest;
-use common::{Bench, matrix, results, status, text};
+use common::{Bench, cell_names, matrix, results, status, text};
 use serde_json::Value;
 
 fn good() -> Bench {
@@ -41,13 +41,7 @@ fn parts_are_joined_as_if_one_machine_had_booted_them() {
     assert_eq!(status(&output), 1, "{}", text(&output.stderr));
     let json = results(&bench);
     assert_eq!(json["counts"]["expected"], 4);
-    let names: Vec<_> = json["cells"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| &c["cell"])
-        .collect();
-    assert_eq!(names, ["c/1", "c/2", "c/3", "c/4", "b"]);
+    assert_eq!(cell_names(&json), ["c/1", "c/2", "c/3", "c/4", "b"]);
     assert!(bench.path("out/report.html").exists() && bench.path("out/junit.xml").exists());
 
     let output = merge(&[&second.1]);

@@ -334,7 +334,7 @@ impl Lab {
     }
 
     fn observations_of(&self, key: &str) -> PathBuf {
-        let name = digest::of_text(&format!("{key}\n{}", self.conditions));
+        let name = digest::of_bytes(format!("{key}\n{}", self.conditions));
         self.observations.join(format!("{name}.json"))
     }
 

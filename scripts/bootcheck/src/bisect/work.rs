@@ -5,10 +5,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use sha2::{Digest, Sha256};
 
 use super::git::Git;
 use super::tree;
+use crate::digest;
 
 /// The directory; nobody else works in it at the same time.
 #[derive(Debug)]
@@ -96,11 +96,7 @@ fn default_place(git: &Git) -> anyhow::Result<PathBuf> {
     };
     let top = git.top();
     let top = top.canonicalize().unwrap_or(top);
-    let digest = Sha256::digest(top.as_os_str().as_encoded_bytes());
-    let mark: String = digest
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = digest::of_bytes(top.as_os_str().as_encoded_bytes());
+    let mark = &digest[..12];
     Ok(std::path::absolute(cache)?.join(format!("bootcheck/bisect-{mark}")))
 }

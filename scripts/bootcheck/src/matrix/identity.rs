@@ -43,7 +43,7 @@ impl Identity {
         }
         Self {
             list: format!("{:016x}", fingerprint::hash(&names.join("\n"))),
-            config: Some(digest::of_text(config)),
+            config: Some(digest::of_bytes(config)),
             images,
         }
     }

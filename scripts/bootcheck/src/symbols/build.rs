@@ -82,8 +82,13 @@ pub(super) fn is_equal_but_signed(start: usize, image: &[u8], linked: &[u8]) -> 
         return image == linked;
     }
     // CheckSum, and the certificate table's entry in the data directories of PE32+.
-    let signed = [pe + 0x58..pe + 0x5c, pe + 0xa8..pe + 0xb0];
-    let is_signed = |at: usize| signed.iter().any(|field| field.contains(&at));
-    let mut bytes = image.iter().zip(linked).enumerate();
-    image.len() == linked.len() && bytes.all(|(at, (one, other))| one == other || is_signed(at))
+    let end = linked.len();
+    let gaps = [pe + 0x58..pe + 0x5c, pe + 0xa8..pe + 0xb0, end..end];
+    let mut from = 0;
+    image.len() == end
+        && gaps.into_iter().all(|gap| {
+            let part = from.min(end)..gap.start.min(end);
+            from = gap.end;
+            image[part.clone()] == linked[part]
+        })
 }

@@ -105,6 +105,12 @@ pub fn results(bench: &Bench) -> Value {
     serde_json::from_slice(&std::fs::read(bench.path("out/results.json")).unwrap()).unwrap()
 }
 
+/// The names of the cells in a results.json.
+pub fn cell_names(results: &Value) -> Vec<&Value> {
+    let cells = results["cells"].as_array().unwrap();
+    cells.iter().map(|cell| &cell["cell"]).collect()
+}
+
 /// A black box of this version: a panic in stage `heap`.
 pub fn record(version: u8) -> Vec<u8> {
     let mut record = vec![0; WHOLE];
