@@ -33,6 +33,8 @@ pub struct Taken {
     pub esr: u64,
     pub far: Option<u64>,
     pub elr: u64,
+    /// [`ExceptionLog::count`] with this one.
+    pub serial: u64,
 }
 
 impl Taken {
@@ -137,10 +139,11 @@ impl ExceptionLog {
 
     /// The exception being told of is complete.
     fn settle(&mut self) {
-        let Some(taken) = self.current.take() else {
+        let Some(mut taken) = self.current.take() else {
             return;
         };
         self.count += 1;
+        taken.serial = self.count;
         if taken.is_call_of_qemu() {
             return;
         }

@@ -98,6 +98,10 @@ const FAULT_2000_TIMES: [u32; 4] = [
     0x7100_056b, // subs w11, w11, #1
     0x54ff_ffc1, // b.ne 1b
 ];
+const FAULT_FOR_EVER: [u32; 2] = [
+    0x0000_0000, // 1: udf #0
+    0x17ff_ffff, // b 1b
+];
 const REARM_TIMER_FOR_EVER: [u32; 5] = [
     0xd53b_e002, // 1: mrs x2, cntfrq_el0
     0xd346_fc42, // lsr x2, x2, #6
@@ -349,4 +353,23 @@ fn exceptions_that_are_resumed_do_not_count() {
         .execute(&RESUME_BEHIND);
     let json = Bench::with(guest).expect("hang", &[]);
     assert_eq!(json["first_exception"], Value::Null);
+}
+
+#[test]
+fn a_guest_stopped_while_it_handles_an_exception_has_not_died_of_it() {
+    let guest = Guest::default()
+        .execute(&VECTORS_AT_0X800)
+        .print("hello\n")
+        .execute(&FAULT_FOR_EVER)
+        .pad_to(SYNC)
+        .count_down(0x1_0000)
+        .execute(&RESUME_BEHIND);
+    let bench = Bench::with(guest);
+    for (options, verdict) in [
+        (["--timeout", "1"], "timeout"),
+        (["--fail-regex", "hello"], "fail"),
+    ] {
+        let json = bench.expect(verdict, &options);
+        assert_eq!(json["first_exception"], Value::Null, "{json:#}");
+    }
 }

@@ -50,8 +50,11 @@ impl Watch<'_> {
         if passed {
             return;
         }
-        let (unresumed, is_storm) =
-            qemu.exceptions(|log| (log.unresumed().map(Fatal::logged), log.is_storm));
+        let counted = self.last_orders.map_or(u64::MAX, |(count, _)| count);
+        let (unresumed, is_storm) = qemu.exceptions(|log| {
+            let unresumed = log.unresumed().filter(|taken| taken.serial <= counted);
+            (unresumed.map(Fatal::logged), log.is_storm)
+        });
         if let Some(fatal) = unresumed {
             if found.scene.exception.is_none() {
                 // Vectors that are lost execute nothing: the registers are still those.

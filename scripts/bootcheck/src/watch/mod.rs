@@ -27,6 +27,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// nothing printed and no other one, until that is what it died of.
 const UNRESUMED: Duration = Duration::from_millis(300);
 
+/// Guest time that a guest gets to return from an exception, before it is stopped within it.
+const RETURN: Duration = Duration::from_millis(300);
+
 /// Guest time of silence after `boot: PASS` that counts as parked, with `exit=halt`.
 const PARKED: Duration = Duration::from_millis(200);
 
@@ -75,6 +78,9 @@ pub struct Watch<'a> {
     next_peek: Duration,
     /// The exception log and the console when they last changed, and how long CPUs had run then.
     last_sign: (u64, u64, Duration),
+    /// The exceptions of a guest that was to be stopped, and when that was: the later ones are none that it
+    /// had time to return from.
+    last_orders: Option<(u64, Duration)>,
 }
 
 /// Why the watch may end soon.
@@ -109,6 +115,7 @@ impl<'a> Watch<'a> {
             standstill: Standstill::start(),
             next_peek: FIRST_PEEK,
             last_sign: Default::default(),
+            last_orders: None,
         }
     }
 
@@ -214,7 +221,9 @@ impl<'a> Watch<'a> {
                 (kind, _) => kind.map(|kind| (kind, now)),
             };
             match settling {
-                Some((Settling::Failing, since)) if now - since >= LAST_WORDS => {
+                Some((Settling::Failing, since))
+                    if now - since >= LAST_WORDS && self.may_stop(qemu, now) =>
+                {
                     return Ok(Some(Ending::Decided));
                 }
                 Some((Settling::Parking, since)) if now - since >= PARKED => {
@@ -227,7 +236,7 @@ impl<'a> Watch<'a> {
             {
                 return Ok(Some(ending));
             }
-            if now >= self.plan.timeout {
+            if now >= self.plan.timeout && self.may_stop(qemu, now) {
                 return Ok(self.deadline(qemu));
             }
             let wall = self.started.elapsed();
@@ -274,6 +283,15 @@ impl<'a> Watch<'a> {
         };
         let hang = self.standstill.look(qemu, self.plan, progress);
         hang.map(Ending::Hang)
+    }
+
+    /// Whether the guest is in no exception that it may yet return from: a healthy one, stopped while it
+    /// handles one, would look as if that had killed it.
+    fn may_stop(&mut self, qemu: &Qemu, now: Duration) -> bool {
+        let (count, open) =
+            qemu.exceptions(|log| (log.count, log.unresumed().map(|taken| taken.serial)));
+        let (until, since) = *self.last_orders.get_or_insert((count, now));
+        open.is_none_or(|serial| serial > until) || now - since >= RETURN
     }
 
     /// Stops the guest; it may have ended by itself at the last moment.
