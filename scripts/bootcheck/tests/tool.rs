@@ -300,6 +300,28 @@ fn interrupting_leaves_no_qemu() {
 }
 
 #[test]
+fn a_signal_that_is_ignored_as_by_nohup_stays_ignored() {
+    let bench = Bench::with(Guest::default().print("up\n").poll_for_ever());
+    let boot = bench.command(&["--timeout", "600", "--quiet", "600"]);
+    let mut nohup = Command::new("sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    let mut child = nohup
+        .arg(boot.get_program())
+        .args(boot.get_args())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut up = [0; 3];
+    child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    // Had it been heeded, it would have been the first of two, and the tester gone at the next tick.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(child.try_wait().unwrap(), None, "it goes on");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn killing_the_tester_leaves_no_qemu() {
     assert_eq!(signal_during_boot(Signal::KILL), None);
