@@ -1,5 +1,7 @@
 //! What is asked of the user's repository, by running git. Nothing here writes to it.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -100,15 +102,28 @@ impl Git {
     /// # Errors
     /// What git complained about.
     pub fn text(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.output(arguments)?;
+        let bytes = self.bytes(arguments)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn bytes(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+        let mut output = self.output(arguments)?;
         if !output.status.success() {
             let complaint = String::from_utf8_lossy(&output.stderr);
             let complaint = complaint.trim().trim_start_matches("fatal: ");
             bail!("git {}: {complaint}", arguments.first().unwrap_or(&""));
         }
-        Ok(String::from_utf8_lossy(&output.stdout)
-            .trim_end_matches('\n')
-            .to_owned())
+        output.stdout.pop_if(|byte| *byte == b'\n');
+        Ok(output.stdout)
+    }
+
+    /// A path that `git rev-parse` tells with these options; it may have any name.
+    ///
+    /// # Errors
+    /// What git complained about.
+    pub fn path(&self, options: &[&str]) -> anyhow::Result<PathBuf> {
+        let name = self.bytes(&[&["rev-parse"], options].concat())?;
+        Ok(self.directory.join(OsString::from_vec(name)))
     }
 
     /// The commit that a person means by `revision`.
@@ -225,8 +240,7 @@ impl Git {
     /// # Errors
     /// git failed.
     pub fn objects(&self) -> anyhow::Result<PathBuf> {
-        let path = self.text(&["rev-parse", "--git-path", "objects"])?;
-        let path = self.directory.join(path);
+        let path = self.path(&["--git-path", "objects"])?;
         path.canonicalize()
             .with_context(|| format!("no {}", path.display()))
     }
@@ -242,8 +256,8 @@ impl Git {
     /// The root of the checkout; the directory itself if there is none.
     #[must_use]
     pub fn top(&self) -> PathBuf {
-        let top = self.text(&["rev-parse", "--show-toplevel"]);
-        top.map_or_else(|_| self.directory.clone(), PathBuf::from)
+        let top = self.path(&["--show-toplevel"]);
+        top.unwrap_or_else(|_| self.directory.clone())
     }
 
     /// Whether the checkout differs from its commit in files that git knows.

@@ -230,9 +230,7 @@ fn refuse_cut_history(git: &Git, commits: &[Commit]) -> anyhow::Result<()> {
     if !git.is_shallow()? {
         return Ok(());
     }
-    let edge = git
-        .directory()
-        .join(git.text(&["rev-parse", "--git-path", "shallow"])?);
+    let edge = git.path(&["--git-path", "shallow"])?;
     let edge = std::fs::read_to_string(&edge).unwrap_or_default();
     if let Some(cut) = commits
         .iter()

@@ -101,8 +101,8 @@ fn commit_of(checkout: &Git, path: &str) -> anyhow::Result<Option<String>> {
 /// The user's clone of a submodule: below .git, or, made by an old git, in the checkout itself.
 fn clone_of(user: &Git, name: &str, path: &str) -> Option<Git> {
     let below = |option: &str| -> Option<PathBuf> {
-        let directory = user.text(&["rev-parse", option]).ok()?;
-        Some(user.directory().join(directory).join("modules").join(name))
+        let directory = user.path(&[option]).ok()?;
+        Some(directory.join("modules").join(name))
     };
     let in_checkout = || Some(user.top().join(path).join(".git"));
     let places = [below("--git-dir"), below("--git-common-dir"), in_checkout()];

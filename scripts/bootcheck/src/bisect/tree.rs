@@ -29,7 +29,7 @@ impl Tree {
     pub fn make(directory: &Path, user: &Git) -> anyhow::Result<Self> {
         let objects = user.objects()?;
         let alternates = directory.join(".git/objects/info/alternates");
-        let borrowed = format!("{}\n", objects.display());
+        let borrowed = quoted(&objects);
         if fs::read_to_string(&alternates).is_ok_and(|old| old == borrowed) {
             return Ok(Self {
                 git: Git::at(directory),
@@ -54,8 +54,7 @@ impl Tree {
             git.text(&["config", key, value])?;
         }
         // A shallow clone is one without the parents it names.
-        let shallow = user.text(&["rev-parse", "--git-path", "shallow"])?;
-        let shallow = user.directory().join(shallow);
+        let shallow = user.path(&["--git-path", "shallow"])?;
         if shallow.exists() {
             fs::copy(shallow, directory.join(".git/shallow")).with_context(cannot)?;
         }
@@ -134,6 +133,19 @@ impl Tree {
         }
         Ok(self.directory().join(path))
     }
+}
+
+/// A line for git's list of alternates, quoted as a string of C: a path may have any byte in it.
+fn quoted(path: &Path) -> String {
+    let mut line = String::from("\"");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'"' | b'\\' => line.push_str(&format!("\\{}", char::from(*byte))),
+            b' '..=b'~' => line.push(char::from(*byte)),
+            _ => line.push_str(&format!("\\{byte:03o}")),
+        }
+    }
+    line + "\"\n"
 }
 
 /// Removes a directory with all that is in it, if it is there.

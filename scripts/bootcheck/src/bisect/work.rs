@@ -29,7 +29,14 @@ impl Work {
             Some(directory) => std::path::absolute(directory)?,
             None => default_place(git)?,
         };
-        let cannot = || format!("cannot work in {}", directory.display());
+        let cannot = || {
+            let other = if named.is_none() {
+                "; --work names another place"
+            } else {
+                ""
+            };
+            format!("cannot work in {}{other}", directory.display())
+        };
         // What the builds of a private repository say is nobody else's business.
         let mut builder = DirBuilder::new();
         builder
@@ -88,15 +95,18 @@ impl Drop for Work {
 }
 
 fn default_place(git: &Git) -> anyhow::Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
-    let cache = match (cache, std::env::var_os("HOME")) {
-        (Some(cache), _) => PathBuf::from(cache),
-        (None, Some(home)) => Path::new(&home).join(".cache"),
-        (None, None) => bail!("neither HOME nor XDG_CACHE_HOME is set: say --work DIR"),
+    // A relative one would lead into the user's checkout; the standard says not to heed it.
+    let named = |variable| {
+        let path = std::env::var_os(variable).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
+    };
+    let home = || Some(named("HOME")?.join(".cache"));
+    let Some(cache) = named("XDG_CACHE_HOME").or_else(home) else {
+        bail!("neither HOME nor XDG_CACHE_HOME names a directory: say --work DIR");
     };
     let top = git.top();
     let top = top.canonicalize().unwrap_or(top);
     let digest = digest::of_bytes(top.as_os_str().as_encoded_bytes());
     let mark = &digest[..12];
-    Ok(std::path::absolute(cache)?.join(format!("bootcheck/bisect-{mark}")))
+    Ok(cache.join(format!("bootcheck/bisect-{mark}")))
 }
