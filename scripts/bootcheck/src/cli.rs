@@ -392,7 +392,7 @@ pub struct InjectArgs {
     /// Only list what would be tried
     #[arg(long)]
     pub list: bool,
-    /// Write the results to this file as JSON
+    /// Write the results to this file as JSON; `-` is standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }

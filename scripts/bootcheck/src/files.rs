@@ -16,21 +16,45 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if fs::metadata(path).is_ok_and(|data| !data.is_file()) {
-        // A device or a pipe cannot be replaced, only written to.
+    if is_device(path) {
         return fs::write(path, bytes);
     }
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    // What a symbolic link leads to is replaced, not the link.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut file = tempfile::Builder::new()
         .prefix(".bootcheck-")
         .permissions(fs::Permissions::from_mode(0o644))
-        .tempfile_in(directory)?;
+        .tempfile_in(directory_of(path))?;
     file.write_all(bytes)?;
     file.persist(path)?;
     Ok(())
+}
+
+/// Sees whether a file could be written, without doing so.
+///
+/// # Errors
+/// What the operating system said, with the path.
+pub fn check(path: &Path) -> anyhow::Result<()> {
+    let cannot = || format!("cannot write {}", path.display());
+    if path.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory)).with_context(cannot);
+    }
+    if !is_device(path) {
+        tempfile::tempfile_in(directory_of(path)).with_context(cannot)?;
+    }
+    Ok(())
+}
+
+/// A device or a pipe cannot be replaced, only written to.
+fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|data| !data.is_file())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// The same, but leaves a file alone that holds these bytes already, so that its time stamp tells
@@ -57,6 +81,30 @@ mod tests {
         write_atomically(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_stays_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let [link, target] = ["link", "target"].map(|name| directory.path().join(name));
+        fs::write(&target, b"old").unwrap();
+        std::os::unix::fs::symlink("target", &link).unwrap();
+        write_atomically(&link, b"new").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn whether_a_file_could_be_written_is_seen_without_doing_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out.json");
+        check(&path).unwrap();
+        assert!(!path.exists());
+        check(Path::new("/dev/null")).unwrap();
+        for bad in [directory.path(), &path.join("x")] {
+            let error = check(bad).unwrap_err().to_string();
+            assert_eq!(error, format!("cannot write {}", bad.display()));
+        }
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::build;
 use crate::cli::BootArgs;
 use crate::decode::Decoder;
 use crate::escape::Escaper;
-use crate::files;
 use crate::interrupt::{self, Interrupted};
+use crate::output;
 use crate::plan::{Plan, has_word};
 use crate::report::Report;
 use crate::symbols::Source;
@@ -33,7 +33,7 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
         args.reboots == 0 || !has_word(args.guest.append.as_deref(), "exit=semihosting"),
         "--reboots needs a machine to reset, and exit=semihosting ends QEMU"
     );
-    let json_on_stdout = args.json.as_deref() == Some(Path::new("-"));
+    let json_on_stdout = args.json.as_deref() == Some(Path::new(output::STDOUT));
     let source = Source::for_image(args.elf(), &args.guest.image).map(Arc::new);
     let decoder = source
         .as_ref()
@@ -79,20 +79,12 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
     };
     report.print(&last_lines);
     // What cannot be written does not hide the verdict.
-    match &args.json {
-        Some(_) if json_on_stdout => {
-            let mut stdout = io::stdout().lock();
-            serde_json::to_writer(&mut stdout, &report).context("cannot write the result")?;
-            writeln!(stdout)
-                .and_then(|()| stdout.flush())
-                .context("cannot write the result")?;
-        }
-        Some(path) => {
-            let mut text = serde_json::to_vec_pretty(&report)?;
-            text.push(b'\n');
-            files::write_atomically(path, &text)?;
-        }
-        None => {}
+    if let Some(path) = &args.json {
+        let text = match json_on_stdout {
+            true => serde_json::to_string(&report)?,
+            false => serde_json::to_string_pretty(&report)?,
+        };
+        output::write_result(path, &(text + "\n"))?;
     }
     raw_result.context("cannot write the console's file")?;
     Ok(report.verdict.exit_status(args.expect))

@@ -7,7 +7,7 @@ mod scratch;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{json, status, text};
@@ -40,6 +40,28 @@ fn a_full_disk_stops_a_bisection_that_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn results_that_cannot_be_written_are_told_before_the_first_build() {
+    let mut scratch = Scratch::new();
+    let commits = scratch.commit_all("good panic");
+    for option in ["--json", "--markdown", "--log"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_bootcheck"))
+            .args(["bisect", "--good", &commits[0], option, "/proc/x", "--repo"])
+            .arg(scratch.repo())
+            .arg("--work")
+            .arg(scratch.path("work"))
+            .arg("--build")
+            .arg(format!("sh {}", scratch.path("build.sh").display()))
+            .args(["--image", "out/Image"])
+            .output()
+            .unwrap();
+        assert_eq!(status(&output), 129);
+        let said = text(&output.stderr);
+        assert!(said.contains("cannot write /proc/x"), "{said}");
+        assert_eq!(scratch.builds(), [0; 0], "{option}");
+    }
+}
+
+#[test]
 fn a_repository_may_have_any_name() {
     let mut scratch = Scratch::new();
     let commits = scratch.commit_all("good panic");
@@ -56,7 +78,7 @@ fn the_cache_is_never_in_the_directory_one_stands_in() {
     let here = scratch.path("here");
     std::fs::create_dir(&here).unwrap();
     let refusal = |home: &Path, cache: &str| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_bootcheck"))
+        let output = Command::new(env!("CARGO_BIN_EXE_bootcheck"))
             .args(["bisect", "--good", "nothing", "--repo"])
             .arg(scratch.repo())
             .current_dir(&here)

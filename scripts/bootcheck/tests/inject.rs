@@ -8,7 +8,7 @@ mod testelf;
 use std::process::{Command, Output};
 
 use bootcheck::guest::Guest;
-use common::{Bench, status, text};
+use common::{Bench, json, status, text};
 
 /// A guest that passes, and the ELF it could have been made from.
 fn bench() -> Bench {
@@ -47,11 +47,10 @@ fn inject(bench: &Bench, options: &[&str]) -> Output {
 #[test]
 fn every_instruction_is_named_though_nothing_in_the_guest_helps() {
     let bench = bench();
-    let json = bench.path("hits.json");
-    let output = inject(&bench, &["--json", json.to_str().unwrap()]);
+    let output = inject(&bench, &["--json", "-"]);
     let stderr = text(&output.stderr);
     assert_eq!(status(&output), 0, "{stderr}");
-    let hits: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let hits = json(&output);
     let hits = hits.as_array().unwrap();
     // The first instruction branches over the header; the last one powers off.
     assert!(hits.len() > 20, "{stderr}");

@@ -364,6 +364,15 @@ fn a_reader_that_goes_away_does_not_change_the_verdict() {
 }
 
 #[test]
+fn a_reader_of_the_result_may_go_away_too() {
+    let bench = Bench::with(Guest::default().print("boot: PASS\n").power_off());
+    let mut boot = bench.command(&["-q", "--json", "-"]);
+    let mut child = boot.stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_list_may_be_cut_off_but_not_lost() {
     let list = || {
         let mut list = Command::new(env!("CARGO_BIN_EXE_bootcheck"));

@@ -1,7 +1,7 @@
 //! `bootcheck bisect`: its command line.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, FromArgMatches};
@@ -104,6 +104,12 @@ pub struct BisectArgs {
 }
 
 impl BisectArgs {
+    /// Where JSON, Markdown and log go.
+    #[must_use]
+    pub fn results(&self) -> [Option<&Path>; 3] {
+        [&self.json, &self.markdown, &self.log].map(|path| path.as_deref())
+    }
+
     /// The options that ask the same question again, with commits in place of names that move.
     #[must_use]
     pub fn question(&self, good: &str, bad: &str) -> Vec<String> {

@@ -21,8 +21,8 @@ use super::room;
 use super::submodules;
 use super::tree::Tree;
 use super::work::Work;
-use crate::files;
 use crate::interrupt::Interrupted;
+use crate::output;
 
 /// Runs the command; the exit status: 0 the culprit is proved, 1 candidates only.
 ///
@@ -81,6 +81,9 @@ struct Range {
 
 fn bisect(args: &BisectArgs, git: &Git, work: &Work) -> anyhow::Result<u8> {
     let started = Instant::now();
+    for path in args.results().into_iter().flatten() {
+        output::check_result(path)?;
+    }
     let boot_args = args.boot_args()?;
     ensure!(
         args.confidence.0 < 1.0 && args.confidence.0 >= 0.5,
@@ -375,27 +378,19 @@ fn reproduce(args: &BisectArgs, commit: &Commit) -> String {
 
 /// Writes the reports.
 fn tell(args: &BisectArgs, outcome: &Outcome) -> anyhow::Result<()> {
-    let mut json = serde_json::to_vec_pretty(outcome)?;
-    json.push(b'\n');
-    match args.json.as_deref() {
-        Some(path) if path == Path::new("-") => {
-            let mut stdout = std::io::stdout().lock();
-            stdout.write_all(&json).context("cannot write the result")?;
+    let json = serde_json::to_string_pretty(outcome)? + "\n";
+    let texts = [json, outcome.markdown(), outcome.bisect_log.clone()];
+    for (path, text) in args.results().into_iter().zip(&texts) {
+        if let Some(path) = path {
+            output::write_result(path, text)?;
         }
-        Some(path) => files::write_atomically(path, &json)?,
-        None => {}
-    }
-    if let Some(path) = &args.markdown {
-        files::write_atomically(path, outcome.markdown().as_bytes())?;
-    }
-    if let Some(path) = &args.log {
-        files::write_atomically(path, outcome.bisect_log.as_bytes())?;
     }
     let summary = outcome.summary();
-    if args.json.as_deref() == Some(Path::new("-")) {
-        let _ = write!(anstream::stderr(), "\n{summary}");
+    let _ = writeln!(anstream::stderr());
+    if args.results().contains(&Some(Path::new(output::STDOUT))) {
+        let _ = write!(anstream::stderr(), "{summary}");
     } else {
-        let _ = write!(anstream::stdout(), "\n{summary}");
+        output::expect_written(write!(anstream::stdout(), "{summary}"));
     }
     Ok(())
 }

@@ -19,9 +19,9 @@ use anyhow::{Context, bail, ensure};
 
 use crate::boot::{Outcome, boot};
 use crate::cli::InjectArgs;
-use crate::files;
 use crate::image::Form;
 use crate::interrupt::Interrupted;
+use crate::output;
 use crate::parallel;
 use crate::plan::{Entry, Plan};
 use crate::report::Report;
@@ -36,6 +36,9 @@ use select::Shot;
 /// # Errors
 /// There is nothing to try, or the tester failed: 129 (or [`Interrupted`]).
 pub fn run(args: &InjectArgs) -> anyhow::Result<u8> {
+    if let Some(path) = &args.json {
+        output::check_result(path)?;
+    }
     let plan = args
         .guest
         .plan_with(Some(&args.elf))
@@ -67,9 +70,8 @@ pub fn run(args: &InjectArgs) -> anyhow::Result<u8> {
         }
     };
     let shots = select::select(args, offsets.iter().copied(), symbols)?;
-    let mut err = anstream::stderr();
-    writeln!(
-        err,
+    let _ = writeln!(
+        anstream::stderr(),
         "inject: {} instructions {}, {} boots",
         offsets.len(),
         match &expected {
@@ -80,7 +82,7 @@ pub fn run(args: &InjectArgs) -> anyhow::Result<u8> {
             ),
         },
         shots.len()
-    )?;
+    );
     ensure!(!shots.is_empty(), "none of them was asked for");
     if args.list {
         for shot in &shots {
@@ -99,9 +101,7 @@ pub fn run(args: &InjectArgs) -> anyhow::Result<u8> {
         Ok(hit)
     });
     if let Some(path) = &args.json {
-        let mut text = serde_json::to_vec_pretty(&hits)?;
-        text.push(b'\n');
-        files::write_atomically(path, &text)?;
+        output::write_result(path, &(serde_json::to_string_pretty(&hits)? + "\n"))?;
     }
     results::print_summary(&hits, shots.len(), started.elapsed().as_secs_f64());
     if hits.len() < shots.len() {

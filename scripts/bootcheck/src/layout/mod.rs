@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
@@ -15,8 +15,8 @@ use object::{LittleEndian as LE, Object, ObjectSection, ObjectSymbol, SymbolSect
 use serde::Serialize;
 
 use crate::cli::LayoutArgs;
-use crate::files;
 use crate::image::{Form, Header, UNPACKED_LIMIT, classify};
+use crate::output;
 use crate::symbols::{Symbols, names};
 
 type Elf<'data> = ElfFile64<'data, LE>;
@@ -114,22 +114,11 @@ pub fn run(args: &LayoutArgs) -> anyhow::Result<u8> {
         .clone()
         .or_else(|| beside.exists().then_some(beside));
     let layout = read(&args.image, elf.as_deref())?;
-    let json = || Ok::<_, serde_json::Error>(serde_json::to_string_pretty(&layout)? + "\n");
     match &args.json {
-        Some(path) if path != Path::new("-") => files::write_atomically(path, json()?.as_bytes())?,
-        asked => {
-            let text = match asked {
-                Some(_) => json()?,
-                None => text(&layout),
-            };
-            // Whoever closes the pipe does not want to read on.
-            let result = std::io::stdout().lock().write_all(text.as_bytes());
-            if let Err(error) = result.as_ref()
-                && error.kind() != std::io::ErrorKind::BrokenPipe
-            {
-                result.context("cannot write the layout")?;
-            }
+        Some(path) => {
+            output::write_result(path, &(serde_json::to_string_pretty(&layout)? + "\n"))?;
         }
+        None => output::write_result(Path::new(output::STDOUT), &text(&layout))?,
     }
     Ok(0)
 }
