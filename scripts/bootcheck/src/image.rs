@@ -18,6 +18,9 @@ pub const OUR_MARK: &str = "early_mmu mini-kernel";
 /// The most that QEMU unpacks of a gzip'd image.
 pub const UNPACKED_LIMIT: u64 = 256 << 20;
 
+/// The most of a Linux's variables that are looked at, in bytes.
+const MOST_VARIABLES: u64 = 64 << 20;
+
 /// Where the RAM of QEMU's `virt` machine begins.
 pub const VIRT_RAM: u64 = 0x4000_0000;
 
@@ -46,6 +49,19 @@ pub struct Image {
     /// How long the file of a raw image is, and how long its PE header says, if that is longer. It may
     /// boot all the same: what is missing may be zeros.
     pub cut: Option<(u64, u64)>,
+    /// What tells of a Linux.
+    pub linux: Option<LinuxImage>,
+}
+
+/// What finds a Linux in memory, and its variables there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinuxImage {
+    /// The image's first bytes.
+    pub header: [u8; Header::LENGTH],
+    /// Where the variables begin, behind the image's first byte.
+    pub data_start: u64,
+    /// How many bytes they fill.
+    pub data_bytes: usize,
 }
 
 /// The header of an arm64 `Image` (Documentation/arch/arm64/booting.rst).
@@ -131,6 +147,7 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
             extent: Some(extent),
             load_offset: None,
             cut: None,
+            linux: None,
         });
     }
     if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
@@ -144,6 +161,7 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
             extent: None,
             load_offset: Some(load_offset(&header)),
             cut: cut(bytes),
+            linux: linux(&header, bytes),
         }),
         None if bytes.is_empty() => Err("an empty file".into()),
         None => Err("neither an arm64 Image (no \"ARM\\x64\" at offset 56) nor an ELF".into()),
@@ -159,6 +177,24 @@ pub(crate) fn cut(bytes: &[u8]) -> Option<(u64, u64)> {
     });
     let (there, wanted) = (bytes.len() as u64, ends.max()?);
     (there < wanted).then_some((there, wanted))
+}
+
+/// What an image tells of the Linux in it, if there is one. Without a PE header its variables may be
+/// anywhere.
+fn linux(header: &Header, bytes: &[u8]) -> Option<LinuxImage> {
+    memchr::memmem::find(bytes, b"Linux version ")?;
+    let data_section = PeFile64::parse(bytes).ok().and_then(|file| {
+        let sections = file.section_table();
+        let data = sections.iter().find(|it| it.name == *b".data\0\0\0")?;
+        let start = data.virtual_address.get(LittleEndian);
+        Some((start.into(), data.virtual_size.get(LittleEndian).into()))
+    });
+    let (data_start, data_bytes) = data_section.unwrap_or((0, header.image_size));
+    Some(LinuxImage {
+        header: *bytes.first_chunk()?,
+        data_start,
+        data_bytes: data_bytes.min(MOST_VARIABLES) as usize,
+    })
 }
 
 /// Where QEMU puts an image: out of the way of its own first instructions.
@@ -242,6 +278,18 @@ mod tests {
     }
 
     #[test]
+    fn a_linux_tells_where_its_variables_are() {
+        let guest = Guest::default().power_off().image();
+        assert_eq!(classify(&guest).unwrap().linux, None);
+
+        let linux = [&guest, &b"Linux version 6.1"[..]].concat();
+        let image = classify(&linux).unwrap().linux.unwrap();
+        let size = Header::read(&guest).unwrap().image_size;
+        assert_eq!((image.data_start, image.data_bytes as u64), (0, size));
+        assert_eq!(image.header[..], guest[..Header::LENGTH]);
+    }
+
+    #[test]
     fn what_cannot_boot_is_refused_with_the_reason() {
         let good = Guest::default().power_off().image();
         let packed = gzip(&good);
@@ -270,6 +318,7 @@ mod tests {
             extent: Some((low, high)),
             load_offset: None,
             cut: None,
+            linux: None,
         };
         let ram = 128 << 20;
         assert!(check_extent_on_virt(&image(0x4020_0000, 0x4030_0000), ram).is_ok());

@@ -395,6 +395,7 @@ mod tests {
                 extent: None,
                 load_offset: None,
                 cut: None,
+                linux: None,
             },
             source: None,
             reboots: 0,

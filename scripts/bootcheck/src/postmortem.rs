@@ -146,15 +146,17 @@ fn read(stub: &mut GdbStub, marks: &[BlackBox], address: u64) -> Found {
     Some((address, record))
 }
 
-/// The log of a Linux, if its vmlinux tells where it is.
+/// The log of a Linux.
 pub fn linux(stub: &mut GdbStub, plan: &Plan) -> Option<Linux> {
     if plan.image.is_ours {
         return None;
     }
-    let symbols = plan.source.as_ref()?.get().ok()?;
     let (start, size) = (ram_start(&plan.machine)?, plan.mem?.0);
-    let places = printk::places(plan.load_address(), start, size);
-    printk::read(stub, symbols, places).ok()
+    let places = || printk::places(plan.load_address(), start, size);
+    let symbols = plan.source.as_ref().and_then(|source| source.get().ok());
+    symbols
+        .and_then(|symbols| printk::read(stub, symbols, places()).ok())
+        .or_else(|| printk::search(stub, plan.image.linux.as_ref()?, places()).ok())
 }
 
 /// Registers and stacks for the unwinder.
@@ -177,7 +179,7 @@ fn scene(stub: &mut GdbStub, found: &PostMortem) -> Scene {
     }
     let mut bases = record.map_or_else(Vec::new, |record| vec![record.image]);
     if let Some(linux) = &found.linux {
-        bases.extend([linux.physical, linux.running]);
+        bases.extend(&linux.bases);
     }
     Scene {
         bases,

@@ -73,8 +73,7 @@ pub struct Report {
     pub qemu: QemuReport,
     /// A shell command that shows the same boot.
     pub reproduce: Option<String>,
-    /// What our kernel, or a Linux whose vmlinux is known, had logged in its memory, where nothing came
-    /// from the console.
+    /// What our kernel, or a Linux, had logged in its memory, where its end did not come from the console.
     pub recorded_console: Option<String>,
     /// What our kernel said that the boot before this one died of.
     pub previous_boot: Option<String>,
@@ -238,11 +237,13 @@ impl Report {
             ),
         };
         let milliseconds = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let is_silent = outcome.console.as_ref().map(Console::is_silent);
+        let end_was_kept = facts.kept_panic.is_some() || facts.kept_exception.is_some();
         Self {
             schema: 1,
             verdict: judgement.verdict,
             said_pass: facts.said_pass,
-            silent: outcome.console.as_ref().map(|console| console.is_silent()),
+            silent: is_silent,
             stage: outcome.stages.last().map(|stage| stage.name.clone()),
             pc: steps.first().map(|step| hex(step.pc)),
             symbol: symbol.and_then(|step| step.function.clone()),
@@ -274,7 +275,7 @@ impl Report {
             recorded_console: outcome
                 .recorded_console
                 .clone()
-                .filter(|_| outcome.console.as_ref().is_some_and(Console::is_silent)),
+                .filter(|_| is_silent == Some(true) || end_was_kept),
             previous_boot: outcome.previous_boot.clone(),
             earlier: outcome.earlier.clone(),
             place: found.as_ref().and_then(|found| found.summary.clone()),
@@ -385,8 +386,11 @@ impl Report {
             let _ = writeln!(err, "  without symbols: {reason}");
         }
         if !last_lines.is_empty() {
-            let source = match self.silent {
-                Some(true) => "not one byte on the console; its log's last lines, from memory:",
+            let source = match (self.silent, &self.recorded_console) {
+                (Some(true), _) => {
+                    "not one byte on the console; its log's last lines, from memory:"
+                }
+                (_, Some(_)) => "its log's last lines, from memory:",
                 _ => "the console's last lines:",
             };
             let _ = writeln!(err, "{source}");

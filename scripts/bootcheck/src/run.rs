@@ -64,17 +64,14 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
         live.finish()?;
     }
     let report = Report::new(&outcome, source.as_deref());
-    let last_lines = match &outcome.console {
-        Some(console) if args.hide_console && !console.is_silent() => {
-            console.last_lines(LAST_LINES)
-        }
-        // Nothing came out, but the kernel kept what it said.
-        Some(console) if console.is_silent() => {
-            let recorded = outcome.recorded_console.as_deref().unwrap_or_default();
+    let last_lines = match (&report.recorded_console, &outcome.console) {
+        // The end was not printed, but the kernel kept what it said.
+        (Some(recorded), _) => {
             let text = crate::escape::escape(recorded.as_bytes());
             let lines: Vec<String> = text.lines().map(str::to_owned).collect();
             lines[lines.len().saturating_sub(LAST_LINES)..].to_vec()
         }
+        (None, Some(console)) if args.hide_console => console.last_lines(LAST_LINES),
         _ => Vec::new(),
     };
     report.print(&last_lines);

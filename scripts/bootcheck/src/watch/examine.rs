@@ -90,8 +90,9 @@ impl Watch<'_> {
     /// Whether a Linux that says nothing has logged its end: panic() may go round in its delay loop
     /// for as long as `panic=` says.
     pub(super) fn has_panicked_silently(&mut self, qemu: &mut Qemu) -> bool {
-        let is_linux = !self.plan.image.is_ours && self.plan.source.is_some();
-        if !is_linux || qemu.stop().is_err() {
+        let (image, source) = (&self.plan.image, &self.plan.source);
+        let may_be_linux = !image.is_ours && (image.linux.is_some() || source.is_some());
+        if !may_be_linux || qemu.stop().is_err() {
             return false;
         }
         let found = qemu.gdb().ok();

@@ -33,8 +33,8 @@ const RETURN: Duration = Duration::from_millis(300);
 /// Guest time of silence after `boot: PASS` that counts as parked, with `exit=halt`.
 const PARKED: Duration = Duration::from_millis(200);
 
-/// Guest time after which a Linux with a silent console is asked for the log in its memory, if its
-/// vmlinux tells where that is; from then on after twice the time each.
+/// Guest time after which a Linux that has printed nothing is looked at for the log in its memory; from
+/// then on after twice the time each, if nothing was printed in between.
 const FIRST_PEEK: Duration = Duration::from_millis(500);
 
 /// How long the last bytes of a QEMU that is gone may take to arrive.
@@ -76,6 +76,8 @@ pub struct Watch<'a> {
     said_parks: bool,
     standstill: Standstill,
     next_peek: Duration,
+    /// What the console had at the last chance of that.
+    console_at_peek: u64,
     /// The exception log and the console when they last changed, and how long CPUs had run then.
     last_sign: (u64, u64, Duration),
     /// The exceptions of a guest that was to be stopped, and when that was: the later ones are none that it
@@ -114,6 +116,7 @@ impl<'a> Watch<'a> {
             said_parks: false,
             standstill: Standstill::start(),
             next_peek: FIRST_PEEK,
+            console_at_peek: 0,
             last_sign: Default::default(),
             last_orders: None,
         }
@@ -268,9 +271,10 @@ impl<'a> Watch<'a> {
             self.facts.logged_exception = unresumed;
             return Some(Ending::Decided);
         }
-        if self.console.is_silent() && now >= self.next_peek {
+        if now >= self.next_peek {
             self.next_peek = now * 2;
-            if self.has_panicked_silently(qemu) {
+            let before = std::mem::replace(&mut self.console_at_peek, console);
+            if before == console && self.has_panicked_silently(qemu) {
                 return Some(Ending::Decided);
             }
         }
