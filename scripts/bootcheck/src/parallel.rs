@@ -4,6 +4,8 @@ use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use crate::interrupt::Interrupted;
 
 /// What was asked for, or one job per host CPU.
@@ -14,6 +16,22 @@ pub fn jobs(asked: Option<NonZero<usize>>) -> usize {
         .map_or(1, NonZero::get)
 }
 
+/// Files that one boot has open at most, and the program itself besides: sockets and pipes to QEMU, and more for a
+/// moment while it starts.
+const FILES: usize = 16;
+
+/// Lets so many boots have files open, as far as the host allows: on many cores that are more than a shell's
+/// usual 1024.
+fn allow_files(jobs: usize) {
+    let wanted = (FILES * (jobs + 4)) as u64;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
+        // Where it cannot be had, a boot that lacks a file will tell.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
 /// Calls `work` on each item, `jobs` at a time; results in the order of the items, all of them
 /// unless interrupted.
 pub fn map<T: Sync, R: Send>(
@@ -21,6 +39,7 @@ pub fn map<T: Sync, R: Send>(
     jobs: usize,
     work: impl Fn(&T) -> Result<R, Interrupted> + Sync,
 ) -> Vec<R> {
+    allow_files(jobs.min(items.len()));
     let next = AtomicUsize::new(0);
     let interrupted = AtomicBool::new(false);
     let results: Mutex<Vec<(usize, R)>> = Mutex::default();

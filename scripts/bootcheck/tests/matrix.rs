@@ -337,6 +337,26 @@ fn an_interruption_keeps_the_results_and_leaves_no_qemu() {
 }
 
 #[test]
+fn many_boots_at_a_time_open_many_files() {
+    let bench = good();
+    let config = format!(
+        "[images]\ngood = {{ image = {:?} }}\n[[cells]]\nname = 'a'\nimage = 'good'\nsmp = [1, 2, 3, 4]",
+        bench.path("Image")
+    );
+    std::fs::write(bench.path("cells.toml"), config).unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -S -n 20; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_bootcheck"))
+        .args(["matrix", "--jobs", "4", "--config"])
+        .arg(bench.path("cells.toml"))
+        .arg("--out")
+        .arg(bench.path("out"))
+        .output()
+        .unwrap();
+    assert_eq!(status(&output), 0, "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_directory_that_cannot_be_written_is_named() {
     let bench = good();
     // Root may write anywhere, but make no directory below a file and no file in /proc.

@@ -81,7 +81,9 @@ impl End {
     }
 }
 
-fn boots(count: u32) -> String {
+/// `1 boot`, `7 boots`
+#[must_use]
+pub fn boots(count: u32) -> String {
     match count {
         1 => "1 boot".into(),
         _ => format!("{count} boots"),

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::ends;
 use super::git::Commit;
 use super::outcome::{EndReport, Outcome, Step};
 use super::progress::duration;
@@ -137,6 +138,8 @@ impl Outcome {
         let certainty = format!("certain to {}", percent(self.confidence));
         let told = |end: &EndReport| match (end.value, end.boots) {
             (Some(_), _) => end.told.clone(),
+            // What cannot be built was not booted.
+            (None, boots) if boots.boots() <= 1 => end.told.clone(),
             (None, Tally { failed: 0, passed }) => format!("{} ({passed} boots)", end.told),
             (None, boots) => {
                 let (failed, all) = (boots.failed, boots.boots());
@@ -155,11 +158,8 @@ impl Outcome {
         };
         let revert = match &proof.revert {
             Revert::Good { boots } => {
-                format!(
-                    "{} without it is good ({} boots)",
-                    self.bad.commit.short,
-                    boots.boots()
-                )
+                let count = ends::boots(boots.boots());
+                format!("{} without it is good ({count})", self.bad.commit.short)
             }
             Revert::StillBad { told, .. } => {
                 format!(
