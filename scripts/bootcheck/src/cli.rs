@@ -244,10 +244,10 @@ pub struct GuestArgs {
     /// debugger, or has much RAM to allocate beforehand
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub patience: Duration,
-    /// Pass at the first line that matches, instead of `boot: PASS`
+    /// Pass at the first line that matches, a prompt included, instead of `boot: PASS`
     #[arg(long, value_name = "REGEX")]
     pub pass_regex: Option<Regex>,
-    /// Fail at the first line that matches
+    /// Fail at the first line that matches, a prompt included
     #[arg(long, value_name = "REGEX")]
     pub fail_regex: Option<Regex>,
     /// With --pass-regex: pass only if the guest then ends in good order

@@ -49,6 +49,12 @@ impl Console {
         }
     }
 
+    /// The line that the guest has begun and not ended, made safe: nothing, or perhaps a prompt.
+    #[must_use]
+    pub fn unfinished(&self) -> String {
+        escape(&self.line)
+    }
+
     /// Whether the guest has printed nothing at all.
     #[must_use]
     pub fn is_silent(&self) -> bool {

@@ -41,6 +41,7 @@ pub mod blackbox;
 pub mod boot;
 pub mod budget;
 pub mod build;
+pub mod ci;
 pub mod cli;
 pub mod clock;
 pub mod console;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::a64;
 use crate::boot::{Earlier, Outcome};
+use crate::ci;
 use crate::console::Console;
 use crate::fingerprint::fingerprint;
 use crate::hang::Hang;
@@ -365,7 +366,7 @@ impl Report {
                 "boot {}: {style}{}{style:#}{}",
                 number + 1,
                 boot.verdict,
-                boot.summary()
+                ci::shown(&boot.summary())
             );
         }
         let style = verdict_style(self.verdict);
@@ -374,7 +375,7 @@ impl Report {
             err,
             "bootcheck: {style}{}{style:#}{}",
             self.verdict,
-            self.summary()
+            ci::shown(&self.summary())
         );
         if self.verdict == Verdict::Pass {
             return;
@@ -395,7 +396,7 @@ impl Report {
             };
             let _ = writeln!(err, "{source}");
             for line in last_lines {
-                let _ = writeln!(err, "  | {line}");
+                let _ = writeln!(err, "  | {}", ci::shown(line));
             }
         }
         if let Some(command) = &self.reproduce {

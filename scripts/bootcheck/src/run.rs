@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::boot::{Outcome, boot};
 use crate::build;
+use crate::ci::{self, Tamer};
 use crate::cli::BootArgs;
 use crate::decode::Decoder;
 use crate::escape::Escaper;
@@ -184,6 +185,7 @@ fn show(
     mut out: impl Write,
 ) -> io::Result<()> {
     let mut escaper = Escaper::default();
+    let mut tamer = ci::is_reading().then(Tamer::default);
     let mut text = String::new();
     let mut decoded = Vec::new();
     let mut ends_line = true;
@@ -201,6 +203,11 @@ fn show(
                 decoder.finish(&mut decoded);
             }
             decoded.push(b'\n');
+        }
+        if let Some(tamer) = &mut tamer {
+            let mut tamed = String::new();
+            tamer.push(&String::from_utf8_lossy(&decoded), &mut tamed);
+            decoded = tamed.into_bytes();
         }
         out.write_all(&decoded)?;
         out.flush()

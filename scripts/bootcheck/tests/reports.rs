@@ -91,6 +91,25 @@ fn a_hostile_guest_is_obeyed_by_nobody() {
 }
 
 #[test]
+fn nor_is_one_whose_console_is_shown() {
+    let bench = hostile();
+    for options in [&[][..], &["-q"], &["--json", "-"]] {
+        let mut boot = bench.command(options);
+        let output = boot.env("GITHUB_ACTIONS", "true").output().unwrap();
+        assert_eq!(commands(&text(&output.stderr)), [""; 0]);
+        if options.is_empty() {
+            assert_eq!(commands(&text(&output.stdout)), [""; 0]);
+        }
+    }
+    let plain = bench.command(&[]).env_remove("GITHUB_ACTIONS").output();
+    let shown = text(&plain.unwrap().stdout);
+    assert!(
+        !commands(&shown).is_empty(),
+        "elsewhere it is as it is: {shown}"
+    );
+}
+
+#[test]
 fn without_github_there_are_no_commands() {
     let bench = hostile();
     let output = matrix(&bench, false);

@@ -202,6 +202,32 @@ fn other_kernels_pass_by_pattern() {
 }
 
 #[test]
+fn a_prompt_is_a_line_that_matches() {
+    let prompt = || Guest::default().print("hello\nlogin: ");
+    let armed = ["--quiet", "60", "--timeout", "60"];
+    for guest in [
+        prompt().sleep(),
+        prompt().poll_for_ever(),
+        prompt().power_off(),
+    ] {
+        let bench = Bench::with(guest);
+        let expect =
+            |verdict, option| bench.expect(verdict, &[&[option, "^login: $"], &armed[..]].concat());
+        assert_eq!(expect("pass", "--pass-regex")["said_pass"], true);
+        assert_eq!(expect("fail", "--fail-regex")["message"], "login: ");
+    }
+    // A line that is only slow in coming is not judged by its beginning.
+    let slow = Guest::default()
+        .print("Run /init")
+        .count_down(100_000)
+        .print(" as init\n");
+    Bench::with(slow.sleep()).expect("hang", &["--pass-regex", "^Run /init$"]);
+    let until_exit = ["--pass-regex", "^login: $", "--until-exit"];
+    Bench::with(prompt().power_off()).expect("pass", &until_exit);
+    Bench::with(prompt().sleep()).expect("hang", &until_exit);
+}
+
+#[test]
 fn a_gzipped_image_boots() {
     let image = Guest::default().print("boot: PASS\n").power_off().image();
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use crate::ci;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Lines on standard error, and a moving one below them.
@@ -33,7 +34,7 @@ impl Progress {
         let line = crate::escape::escape(line.as_bytes());
         self.bar.suspend(|| {
             // Whoever closed standard error does not want to know.
-            let _ = writeln!(anstream::stderr(), "bisect: {line}");
+            let _ = writeln!(anstream::stderr(), "bisect: {}", ci::shown(&line));
         });
     }
 

@@ -21,6 +21,7 @@ use super::room;
 use super::submodules;
 use super::tree::Tree;
 use super::work::Work;
+use crate::ci;
 use crate::interrupt::Interrupted;
 use crate::output;
 
@@ -386,6 +387,7 @@ fn tell(args: &BisectArgs, outcome: &Outcome) -> anyhow::Result<()> {
         }
     }
     let summary = outcome.summary();
+    let summary = ci::shown(&summary);
     let _ = writeln!(anstream::stderr());
     if args.results().contains(&Some(Path::new(output::STDOUT))) {
         let _ = write!(anstream::stderr(), "{summary}");

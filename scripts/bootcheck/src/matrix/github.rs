@@ -1,33 +1,6 @@
-//! What GitHub Actions makes of a log: commands. Ours become annotations; what looks like one in
-//! a guest's text must not become one.
-
-use std::borrow::Cow;
+//! Annotations of GitHub Actions, for the cells that fail.
 
 use super::results::{CellResult, Results};
-
-/// Whether GitHub Actions reads what is printed.
-#[must_use]
-pub fn is_reading() -> bool {
-    std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true")
-}
-
-/// Text that no runner takes for a command. GitHub obeys a line that begins with `::` after white
-/// space, and `##[` anywhere in one; Azure and TeamCity obey `##name[`.
-#[must_use]
-pub fn tame(text: &str) -> Cow<'_, str> {
-    let begins = |line: &str| line.trim_start().starts_with("::");
-    if !text.contains("##") && !text.lines().any(begins) {
-        return Cow::Borrowed(text);
-    }
-    let tamed = text.split_inclusive('\n').map(|line| {
-        let line = match begins(line) {
-            true => line.replacen("::", ":\\x3a", 1),
-            false => line.to_owned(),
-        };
-        line.replace("##", "#\\x23")
-    });
-    Cow::Owned(tamed.collect())
-}
 
 /// `::error …` for each cell that fails the run, at the place where it failed.
 #[must_use]
@@ -70,17 +43,6 @@ fn property(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_of_a_guest_is_obeyed() {
-        assert_eq!(tame("::error::x"), ":\\x3aerror::x");
-        assert_eq!(tame("a\n \t::warning::b\n"), "a\n \t:\\x3awarning::b\n");
-        assert_eq!(tame("so ##[error]x"), "so #\\x23[error]x");
-        assert_eq!(tame("###[error]x"), "#\\x23#[error]x");
-        assert_eq!(tame("##vso[task.x]"), "#\\x23vso[task.x]");
-        let harmless = "kernel::boot::early at <a::b>\n#[test]";
-        assert_eq!(tame(harmless), harmless);
-    }
 
     #[test]
     fn a_command_is_one_line() {

@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use serde_json::json;
 
+use crate::ci;
 use crate::cli::MatrixArgs;
 use crate::interrupt;
 use crate::parallel;
@@ -103,7 +104,7 @@ pub fn run(args: &MatrixArgs) -> anyhow::Result<u8> {
 pub(crate) fn report(results: &Results, out: &Path) {
     summary::print(results);
     progress::print_line(&format!("report: {}", out.join("report.html").display()));
-    if github::is_reading() {
+    if ci::is_github() {
         print!("{}", github::annotations(results));
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::cell::Cell;
-use super::github;
+
+use crate::ci;
 use crate::report::{Report, verdict_style};
 use crate::verdict::Verdict;
 
@@ -161,7 +162,7 @@ fn line(name: &str, report: &Report, complaint: Option<&str>) -> String {
 
 /// On standard error, where nothing can be done about one that is closed.
 pub fn print_line(line: &str) {
-    let line = github::tame(line);
+    let line = ci::tame(line);
     let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
 

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::github::tame;
 use super::progress::print_line;
 use super::results::{CellResult, Results, Status};
+use crate::ci::tame;
 use crate::escape::escape;
 use crate::report::verdict_style;
 use crate::verdict::Verdict;
@@ -52,7 +52,7 @@ fn failure(cell: &CellResult) -> Vec<String> {
     let summary = escape(cell.summary().as_bytes());
     let mut lines = vec![
         String::new(),
-        tame(&format!("{style}{name}{style:#}: {summary}")).into_owned(),
+        tame(&format!("{style}{name}{style:#}: {summary}")),
     ];
     if let Some(report) = &cell.report {
         let places = report.whereabouts();

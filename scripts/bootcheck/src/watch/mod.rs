@@ -1,6 +1,7 @@
 //! One boot of a guest, watched until something is certain.
 
 mod examine;
+mod lines;
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,9 @@ use crate::locate::Scene;
 use crate::plan::{BlackBox, Plan};
 use crate::qemu::{Exit, Qemu};
 use crate::qmp;
-use crate::signs::{self, Sighting, Sign, Stage};
+use crate::signs::Stage;
 use crate::standstill::{Progress, Standstill};
-use crate::verdict::{Ending, Facts, Fatal, Rule};
+use crate::verdict::{Ending, Facts, Fatal};
 
 /// How often clock and signals are looked at while nothing happens.
 const TICK: Duration = Duration::from_millis(25);
@@ -26,6 +27,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Time for which a guest must run on after an exception from which it did not return, with
 /// nothing printed and no other one, until that is what it died of.
 const UNRESUMED: Duration = Duration::from_millis(300);
+
+/// Guest time of silence after which a line that was begun is a prompt.
+const PROMPT: Duration = Duration::from_millis(500);
 
 /// Guest time that a guest gets to return from an exception, before it is stopped within it.
 const RETURN: Duration = Duration::from_millis(300);
@@ -80,6 +84,8 @@ pub struct Watch<'a> {
     console_at_peek: u64,
     /// The exception log and the console when they last changed, and how long CPUs had run then.
     last_sign: (u64, u64, Duration),
+    /// How much had been printed when last something was, and the guest's time then.
+    last_print: (u64, Duration),
     /// The exceptions of a guest that was to be stopped, and when that was: the later ones are none that it
     /// had time to return from.
     last_orders: Option<(u64, Duration)>,
@@ -118,6 +124,7 @@ impl<'a> Watch<'a> {
             next_peek: FIRST_PEEK,
             console_at_peek: 0,
             last_sign: Default::default(),
+            last_print: Default::default(),
             last_orders: None,
         }
     }
@@ -160,6 +167,11 @@ impl<'a> Watch<'a> {
             qemu.settle();
             while let Ok(bytes) = qemu.console.try_recv() {
                 self.take(&bytes, on_console);
+            }
+            self.prompt();
+            if self.has_matched() && matches!(self.facts.ending, Some(Ending::Hang(_))) {
+                // It waits for an answer.
+                self.facts.ending = Some(Ending::Decided);
             }
             self.examine(qemu, marks);
         }
@@ -219,6 +231,11 @@ impl<'a> Watch<'a> {
             }
             next_reading = Instant::now() + TICK / 2;
             let now = clock.read();
+            if self.last_print.0 != self.console.total() {
+                self.last_print = (self.console.total(), now);
+            } else if now - self.last_print.1 >= PROMPT {
+                self.prompt();
+            }
             settling = match (self.settling(), settling) {
                 (Some(kind), Some((before, since))) if kind == before => Some((kind, since)),
                 (kind, _) => kind.map(|kind| (kind, now)),
@@ -324,93 +341,6 @@ impl<'a> Watch<'a> {
                 }
             }),
             _ => None,
-        }
-    }
-
-    /// Takes in what the guest printed.
-    fn take(&mut self, bytes: &[u8], on_console: &mut dyn FnMut(&[u8])) {
-        on_console(bytes);
-        self.last_console = Some(self.started.elapsed());
-        let mut console = std::mem::take(&mut self.console);
-        console.push(bytes, |line| self.line(line));
-        self.console = console;
-    }
-
-    /// Takes in one whole line.
-    fn line(&mut self, line: &str) {
-        if self.has_matched() {
-            // Passed at that line; how much more was printed until QEMU stood still is chance.
-            return;
-        }
-        let matches =
-            |regex: &Option<regex::Regex>| regex.as_ref().is_some_and(|regex| regex.is_match(line));
-        if matches(&self.plan.fail_regex) {
-            self.facts.fail_match.get_or_insert_with(|| line.to_owned());
-        }
-        if matches(&self.plan.pass_regex) {
-            self.facts.said_pass = true;
-        }
-        if !line.trim().is_empty() {
-            self.facts.pass_is_last = false;
-        }
-        let wants_location = std::mem::take(&mut self.wants_location);
-        match signs::read(line) {
-            Some(Sign::Pass) if self.plan.rule == Rule::LastLine => {
-                self.facts.said_pass = true;
-                self.facts.pass_is_last = true;
-            }
-            Some(Sign::Fail) if self.plan.rule == Rule::LastLine => self.facts.said_fail = true,
-            Some(Sign::Parks) => self.said_parks = true,
-            Some(Sign::Panic(sighting)) => self.panic(sighting),
-            Some(Sign::Exception(sighting)) => {
-                self.facts.exception.get_or_insert(sighting);
-            }
-            Some(Sign::Location { file, line }) if wants_location => {
-                if let Some(panic) = &mut self.facts.panic {
-                    panic.file = Some(file);
-                    panic.line = Some(line);
-                }
-            }
-            Some(Sign::EndOfReport) => self.report_is_complete = self.facts.panic.is_some(),
-            // The report of a failure repeats the stage that it failed in.
-            Some(Sign::Stage(stage))
-                if self
-                    .stages
-                    .last()
-                    .is_none_or(|last| last.name != stage.name) =>
-            {
-                self.stages.push(stage);
-            }
-            Some(Sign::Test(test)) => self.facts.tests.add(test),
-            Some(Sign::PreviousBoot(death)) => self.previous_boot = Some(death),
-            _ => {}
-        }
-    }
-
-    fn panic(&mut self, sighting: Sighting) {
-        if self.facts.panic.is_none() {
-            self.wants_location = sighting.file.is_none();
-            self.facts.panic = Some(sighting);
-        }
-    }
-
-    /// Whether `--pass-regex` has matched and nothing more is asked for.
-    fn has_matched(&self) -> bool {
-        self.plan.rule == Rule::Match && self.facts.said_pass
-    }
-
-    fn settling(&self) -> Option<Settling> {
-        let facts = &self.facts;
-        let has_failed = facts.said_fail
-            || facts.panic.is_some()
-            || facts.exception.is_some()
-            || facts.fail_match.is_some();
-        if has_failed {
-            Some(Settling::Failing)
-        } else if facts.pass_is_last && (self.plan.parks_at_end() || self.said_parks) {
-            Some(Settling::Parking)
-        } else {
-            None
         }
     }
 
