@@ -140,7 +140,8 @@ impl Descriptor {
 
     /// The output address: of the next table, or of the first byte of a block or page.
     ///
-    /// Bits of a block descriptor below the block's size are reserved as zero; they are ignored.
+    /// Bits of a block descriptor below the block's size are no address (`nT`, and what is reserved), and yet in
+    /// it: [align it down](PhysAddr::align_down) to [`Geometry::entry_bytes`].
     #[must_use]
     #[inline(always)]
     pub fn output<G: Geometry>(self) -> PhysAddr {
@@ -209,9 +210,9 @@ impl Descriptor {
     /// Whether this live leaf may be overwritten by `new` at once, without break-before-make.
     ///
     /// This is the one place that knows (Arm ARM chapter D8, "Using break-before-make"; Linux 7.2
-    /// `pgattr_change_is_safe`): output
-    /// address, size, memory type, shareability, `AF`, `UXN`, and global-ness gained must go through
-    /// an invalid entry. A change within a contiguous run never passes: the run's other entries
+    /// `pgattr_change_is_safe`): output address, size, memory type, shareability and global-ness gained
+    /// must go through an invalid entry. So do `AF`, `UXN` and `GP`, for which Linux is as strict and the
+    /// Arm ARM is not. A change within a contiguous run never passes: the run's other entries
     /// would differ from it for a while.
     #[must_use]
     #[inline(always)]

@@ -152,6 +152,7 @@ pub(crate) fn are_whole_runs<G: Geometry>(level: Level, ia: u64, entries: usize)
 
 /// Refuses to fill holes in a contiguous run, if `new` has a part of one: what is written there has no hint, and
 /// must not stand beside entries that have it. This crate leaves no such holes; who built the tables before may.
+/// `va` is where `new` begins.
 #[inline(always)]
 pub(crate) fn check_holes<G: Geometry>(
     entries: &[AtomicU64],
@@ -167,6 +168,7 @@ pub(crate) fn check_holes<G: Geometry>(
         if !part || edge == new.end && new.start > run.start {
             continue;
         }
+        let first = run.start.max(new.start);
         let run = entries.get(run).unwrap_or(&[]);
         if bits_of(run).1 & bits::CONTIGUOUS == 0 {
             continue;
@@ -176,6 +178,8 @@ pub(crate) fn check_holes<G: Geometry>(
             .map(|entry| Descriptor::from_bits(entry.load(Relaxed)));
         let hinted = |old: &Descriptor| old.is_contiguous() && old.kind::<G>(level) == Kind::Leaf;
         if let Some(old) = run.find(hinted) {
+            let before = (first - new.start) as u64 * G::entry_bytes(level);
+            let va = VirtAddr::new(va.as_u64() + before);
             return Err(MapError::WouldSplitRun { va, level, old });
         }
     }

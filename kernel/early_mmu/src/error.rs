@@ -1,4 +1,5 @@
-//! Why a call was refused. Whatever the error, not one descriptor was changed.
+//! Why a call was refused. Whatever the error, not one descriptor was changed; for one call on damaged tables see
+//! [`PageTable::update_mapping_prot_splitting`](crate::PageTable::update_mapping_prot_splitting).
 
 use core::fmt;
 use core::panic::Location;
@@ -73,7 +74,8 @@ pub enum MapError {
         /// Who made the call that must not allocate.
         caller: &'static Location<'static>,
     },
-    /// Only a part of a block would change: [split](crate::PageTable::split) it first.
+    /// Only a part of a block would change: [split](crate::PageTable::split) it first. Or a table was asked for
+    /// where a block is.
     WouldSplitBlock {
         /// Where.
         va: VirtAddr,
@@ -143,7 +145,7 @@ pub enum MapError {
     UnreachableTable {
         /// Where the table should be.
         pa: PhysAddr,
-        /// The first address that it would translate.
+        /// The first address of the request that it would translate.
         va: VirtAddr,
         /// The level of the table.
         level: Level,

@@ -173,6 +173,9 @@ impl Flush {
     }
 
     /// One flush that does the work of both; ranges are joined to the smallest that holds them.
+    ///
+    /// Not for what is unmapped and mapped anew, nor for a split at [`BbmLevel::Level2`](crate::BbmLevel::Level2)
+    /// and what changes afterwards: there the first flush comes before the second call.
     pub fn merge(self, other: Self) -> Self {
         let stale = match (self.stale, other.stale) {
             (Some(a), Some(b)) => Some(Stale {

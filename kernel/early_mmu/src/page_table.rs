@@ -162,12 +162,13 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     /// Changes what a mapped range permits; never maps, never allocates. Linux:
     /// `update_mapping_prot`, `set_memory_ro` and its like.
     ///
-    /// Whole blocks and pages change. Output address, size, `nG` and the software bits stay.
+    /// Whole blocks and pages change. Output address, size, `nG`, `GP`, the Contiguous hint and the software
+    /// bits stay.
     ///
     /// # Errors
     ///
-    /// [`MapError::NotMapped`] at a hole; `WouldSplitBlock` where part of a block would change;
-    /// `NeedsBreakBeforeMake` for another memory type; `DeniedByTable` for what a table above takes away;
+    /// [`MapError::NotMapped`] at a hole; `WouldSplitBlock` and `WouldSplitRun` where part of a block or of a
+    /// contiguous run would change; `NeedsBreakBeforeMake` for another memory type; `DeniedByTable` for what a table above takes away;
     /// the errors of a bad range, and of damaged tables.
     #[track_caller]
     pub fn update_mapping_prot(
@@ -223,8 +224,8 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     ///
     /// # Errors
     ///
-    /// [`MapError::WouldSplitBlock`] where a block is mapped; `OutOfFrames`; the errors of a bad
-    /// range.
+    /// [`MapError::WouldSplitBlock`] where a block is mapped; `OutOfFrames`, or what `alloc` says; the
+    /// errors of a bad range, and of damaged tables.
     pub fn create_tables<A>(
         &mut self,
         va: VirtAddr,

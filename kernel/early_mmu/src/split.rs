@@ -69,6 +69,9 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     /// Not more than needed: a block becomes the largest pieces that do not lie across an end, with
     /// the Contiguous hint unless `flags` has `NO_CONT`. `NO_EXEC` is for new tables.
     ///
+    /// At [`BbmLevel::Level2`](crate::BbmLevel::Level2) TLBs may hold the old size beside the new one until the
+    /// flush: execute it before a protection changes here, as they may differ in nothing else.
+    ///
     /// # Errors
     ///
     /// `OutOfFrames`, or what `alloc` says; `DeniedByTable` if `NO_EXEC` would take execution away;

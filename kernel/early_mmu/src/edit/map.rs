@@ -164,9 +164,8 @@ impl<G: Geometry> Edit<G> for Map {
         let hint = old.bits() & bits::CONTIGUOUS;
         let new = Descriptor::leaf::<G>(level, start, self.attributes | hint);
         let va = place.va();
-        if old == new {
-            return Ok(Step::Keep);
-        }
+        // Before all else: below a block's size an address may look like the bits that are there, and are none
+        // of it (`nT`).
         let old_start = old.output::<G>().align_down(G::entry_bytes(level));
         if old_start != start {
             return Err(MapError::AlreadyMapped {
@@ -175,6 +174,9 @@ impl<G: Geometry> Edit<G> for Map {
                 old,
                 new,
             });
+        }
+        if old == new {
+            return Ok(Step::Keep);
         }
         if !place.whole {
             return Err(MapError::WouldSplitBlock { va, level, old });

@@ -20,14 +20,16 @@ fn run_with_a_hole<'m>(memory: &'m Memory<G48>, bytes: u64) -> (Tables<'m>, Phys
     let start = RUN as u64 * bytes;
     let run = mapping(UPPER + start, GIB + start, 16 * bytes, PAGE_KERNEL);
     let _ = map(&mut tables, &mut frames(1, 7), run, Flags::NONE);
-    let (_, link) = (tables.walk(run.va).descriptors().collect::<Vec<_>>())
-        .into_iter()
-        .rev()
-        .nth(1)
-        .expect("a table above");
-    let table = link.output::<G48>();
+    let table = table_of(&tables, UPPER);
     memory.poke(table, HOLE, memory.peek(table, HOLE) & !descriptor::VALID);
     (tables, table)
+}
+
+/// The table whose entry the walk for `address` ends with.
+fn table_of(tables: &Tables<'_>, address: u64) -> PhysAddr {
+    let read: Vec<_> = tables.walk(va(address)).descriptors().collect();
+    let (_, link) = read[read.len() - 2];
+    link.output::<G48>()
 }
 
 #[test]
@@ -114,8 +116,9 @@ fn a_run_of_holes_and_few_hints_is_not_filled() {
             let error = refused(&mut tables, |t| {
                 t.create_mapping_noalloc(request, Flags::NONE)
             });
+            let hole = va(UPPER + new.start.max(RUN) as u64 * bytes);
             assert!(
-                matches!(error, MapError::WouldSplitRun { .. }),
+                matches!(error, MapError::WouldSplitRun { va: at, .. } if at == hole),
                 "{hinted:?} {new:?}: {error}"
             );
         }
@@ -184,5 +187,31 @@ fn an_entry_of_a_run_without_the_hint_gets_it_back() {
         let run: Vec<_> = tables.regions().collect();
         assert_eq!(run.len(), 1);
         assert!(run[0].attributes.is_contiguous() && run[0].size_bytes == 64 * KIB);
+    }
+}
+
+/// Bit 16 of a block is `nT` and no address, though with pages it would be one.
+#[test]
+fn what_lies_below_the_size_of_a_block_is_no_address() {
+    const NT: u64 = 1 << 16;
+    for bytes in [2 * MIB, GIB] {
+        let memory = Memory::<G48>::new(8);
+        let mut tables = upper(&memory);
+        let block = mapping(UPPER, GIB, bytes, PAGE_KERNEL);
+        let _ = map(&mut tables, &mut frames(1, 7), block, Flags::NONE);
+        let table = table_of(&tables, UPPER);
+        memory.poke(table, 0, memory.peek(table, 0) | NT);
+        for (at, size) in [(0, bytes), (4 * KIB, 4 * KIB)] {
+            let request = mapping(UPPER + at, GIB + at, size, PAGE_KERNEL);
+            assert_eq!(tables.translate(request.va), Some(request.pa));
+            let beside = mapping(UPPER + at, GIB + NT + at, size, PAGE_KERNEL);
+            let error = refused(&mut tables, |t| {
+                t.create_mapping_noalloc(beside, Flags::NONE)
+            });
+            assert!(
+                matches!(error, MapError::AlreadyMapped { va: at, .. } if at == beside.va),
+                "{error}"
+            );
+        }
     }
 }
