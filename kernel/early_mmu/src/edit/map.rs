@@ -164,8 +164,8 @@ impl<G: Geometry> Edit<G> for Map {
         let hint = old.bits() & bits::CONTIGUOUS;
         let new = Descriptor::leaf::<G>(level, start, self.attributes | hint);
         let va = place.va();
-        // Before all else: below a block's size an address may look like the bits that are there, and are none
-        // of it (`nT`).
+        // Addresses before descriptors: below its size a block may have bits that are no address (`nT`), and equal
+        // those of an address that is not aligned.
         let old_start = old.output::<G>().align_down(G::entry_bytes(level));
         if old_start != start {
             return Err(MapError::AlreadyMapped {

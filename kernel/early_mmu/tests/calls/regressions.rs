@@ -23,7 +23,7 @@
 //!
 //! Published page-table code:
 //!
-//! | crate | what it does | here |
+//! | crate | what it does, or did | here |
 //! |---|---|---|
 //! | patina_paging | skips a block that is there, and does not advance the physical address | `remap::an_overlap_continues_at_the_right_physical_address` |
 //! | patina_paging | ignores that a part of a block is mapped elsewhere | `refusals::mapped_elsewhere` |
@@ -35,7 +35,7 @@
 //! | page-table-generic | unmapping a page unmaps its block | `parts::unmapping_a_part_of_a_block_is_refused_until_it_is_split` |
 //! | aarch64-paging | changes one live entry of a contiguous run | `contiguous::a_part_of_a_run_does_not_change` |
 //! | aarch64-paging | panics on a region of nothing at 0 | `peer_nothing_at_zero_is_an_error` |
-//! | rmm, aarch64-paging | operand of TLBI not masked | `flush::changed_pages_are_invalidated_one_by_one_with_masked_operands` |
+//! | rmm, aarch64-paging before 0.12.3 | operand of TLBI not masked | `flush::changed_pages_are_invalidated_one_by_one_with_masked_operands` |
 //! | hermit | contiguous runs misaligned | `contiguous::pages_in_runs_of_sixteen` |
 //! | tgoskits | no barrier before the link; tables freed before the flush | `live::no_operation_leaves_or_meets_anything_stale` |
 //! | asterinas | a split with the wrong stride | `parts::a_part_of_a_block_gets_rights_of_its_own` |
