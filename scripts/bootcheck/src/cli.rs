@@ -43,8 +43,10 @@ pub enum Command {
     #[command(after_help = MATRIX_HELP)]
     Matrix(MatrixArgs),
     /// Join the results of `bootcheck matrix --shard`
+    #[command(after_help = MERGE_HELP)]
     Merge(MergeArgs),
     /// Compare the kernel's boot with a guest that only powers itself off
+    #[command(after_help = BENCH_HELP)]
     Bench(Box<BenchArgs>),
     /// Count the instructions of each stage of a boot, and compare with the budget
     #[command(after_help = BUDGET_HELP)]
@@ -59,6 +61,7 @@ pub enum Command {
     #[command(after_help = LAYOUT_HELP)]
     Layout(LayoutArgs),
     /// Make the raw Image out of the kernel's ELF, and check both
+    #[command(after_help = IMAGE_HELP)]
     Image(ImageArgs),
 }
 
@@ -89,6 +92,16 @@ times is flaky, and fails the run.
 
 Exit status: 0 every cell came to what it expects, 1 not, 129 usage error, nothing to boot, or
 QEMU, the host or the tester failed, 130 interrupted (what there is by then is written).";
+
+const MERGE_HELP: &str = "\
+Exit status: 0 every cell came to what it expects, 1 not, 129 usage error, or a part is missing or of
+another run.";
+
+const BENCH_HELP: &str = "\
+Exit status: 0, 129 usage error, or a boot did not pass, 130 interrupted.";
+
+const IMAGE_HELP: &str = "\
+Exit status: 0, 129 if the ELF is none that could boot, or a file cannot be read or written.";
 
 const BUDGET_HELP: &str = "\
 Exit status: 0 no stage takes over 2 % more than the file says for this compiler (or it says nothing

@@ -66,6 +66,9 @@ pub struct Exit {
     pub messages: String,
 }
 
+/// What a QEMU before 6.0 says to an option that it does not have, the newest that is always used.
+const TOO_OLD: &str = "-action: invalid option";
+
 /// Why there is no QEMU.
 #[derive(Debug)]
 pub enum StartError {
@@ -99,6 +102,9 @@ impl Qemu {
                 }
                 let exit = qemu.end();
                 let reason = match (error, exit.status) {
+                    (qmp::Error::Closed, _) if exit.messages.contains(TOO_OLD) => {
+                        format!("{}; QEMU 6.0 or later is needed", exit.messages)
+                    }
                     (qmp::Error::Closed, _) if !exit.messages.is_empty() => exit.messages,
                     (qmp::Error::Closed, Some(status)) => {
                         let program = plan.qemu.display();

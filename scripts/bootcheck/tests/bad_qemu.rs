@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bootcheck::guest::Guest;
-use common::{Bench, json, wait_until};
+use common::{Bench, json, matrix, status, text, wait_until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
@@ -81,6 +81,25 @@ fn wrapper(bench: &Bench, script: &str) -> PathBuf {
     std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     path
+}
+
+#[test]
+fn what_a_wrapper_says_when_it_gives_up_is_told() {
+    let bench = good();
+    let qemu = wrapper(&bench, "echo 'no licence' >&2; exit 3");
+    let output = matrix(
+        &bench,
+        "[[cells]]\nname = 'a'",
+        &["--qemu", qemu.to_str().unwrap()],
+    );
+    assert_eq!(status(&output), 129);
+    let said = text(&output.stderr);
+    assert!(said.contains("no QEMU that talks: no licence"), "{said}");
+    // As QEMU 5 does.
+    let qemu = wrapper(&bench, "echo 'qemu: -action: invalid option' >&2; exit 1");
+    let report = bench.expect("infra", &["--qemu", qemu.to_str().unwrap()]);
+    let said = report["message"].as_str().unwrap();
+    assert!(said.contains("QEMU 6.0 or later is needed"), "{said}");
 }
 
 /// It holds console and control channel and never says a word.

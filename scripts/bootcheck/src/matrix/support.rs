@@ -76,9 +76,16 @@ impl Support {
         let version = match qmp.greet() {
             Ok(version) => version,
             Err(error) => {
+                let said = match error {
+                    qmp::Error::Closed => messages(&mut process),
+                    _ => String::new(),
+                };
                 process.kill();
-                return Err(unless_interrupted(error))
-                    .with_context(|| format!("{} is no QEMU that talks", qemu.display()));
+                let complaint = format!("{} is no QEMU that talks", qemu.display());
+                if !said.is_empty() {
+                    bail!("{complaint}: {said}");
+                }
+                return Err(unless_interrupted(error)).context(complaint);
             }
         };
         let mut ask = |command| qmp.execute(command, json!({})).map_err(unless_interrupted);
