@@ -43,8 +43,6 @@ extern "C" fn kmain() -> ! {
     unsafe { console::move_to(mm::fixmap::FIX_EARLYCON) };
     // SAFETY: as for the console.
     unsafe { power::move_to(mm::fixmap::FIX_POWER) };
-    // The hole in the tables below the stack does the same from here on.
-    arch::debug::unwatch();
     stage::enter(Stage::High);
     // SAFETY: head.S relocated everything; console and stack are high.
     unsafe { arch::mmu::drop_identity_map() };

@@ -6,7 +6,9 @@ use aarch64_cpu::registers::{ID_AA64DFR0_EL1, Readable};
 use platform::range::PhysRange;
 
 /// Traps every access of EL1 to `range`: a power of two of at least 8 bytes, and
-/// aligned to it. The exception has class 0x35 and the exact address in FAR.
+/// aligned to it. The exception has class 0x35 and the exact address in FAR. DC IVAC
+/// counts as a store (Arm ARM, "Watchpoint behavior for certain instruction classes"),
+/// but not in QEMU.
 ///
 /// (Arm ARM, DBGWCRn_EL1 and MDSCR_EL1: KDE lets EL1 debug itself, MDE turns
 /// watchpoints on, PSTATE.D must be clear, and the OS lock is set at reset.) What
@@ -64,7 +66,7 @@ fn disable_all() {
     disable!("dbgwcr", watchpoints);
 }
 
-/// Traps nothing any more: the guard page has taken over.
+/// Traps nothing any more.
 pub fn unwatch() {
     // SAFETY: turns off what watch() turned on.
     unsafe {

@@ -98,6 +98,9 @@ extern "C" fn early_main(passed_pa: u64, image_pa: u64, current_el: u64) -> *con
         ips,
     );
     stage::enter(Stage::MmuOn);
+    // Nothing uses the stack until the hole in the kernel's tables guards it; and enable_mmu
+    // drops all lines of the image by DC IVAC, which to a watchpoint is a store.
+    debug::unwatch();
     registers
 }
 
@@ -167,8 +170,7 @@ fn locate(fdt_pa: u64, image: PhysRange) -> Result<PhysRange, Unusable> {
         return Err(Unusable::Misaligned);
     }
     let header = PhysRange::new(fdt_pa, HEADER_BYTES as u64).ok_or(Unusable::Unreachable)?;
-    // SAFETY: a read of memory; if nothing is there, the abort is caught.
-    unsafe { guarded::load32(fdt_pa) }.map_err(|_| Unusable::Unreachable)?;
+    probe(fdt_pa)?;
     // The loader wrote the tree, maybe through its caches: header first, as it
     // tells how long the rest is.
     cache::clean(header);
@@ -179,8 +181,18 @@ fn locate(fdt_pa: u64, image: PhysRange) -> Result<PhysRange, Unusable> {
     if range.intersect(image).is_some() {
         return Err(Unusable::InImage);
     }
+    probe((range.end - 1) & !3)?;
     cache::clean(range);
     Ok(range)
+}
+
+/// Whether memory answers at `pa`, 4-byte aligned.
+fn probe(pa: u64) -> Result<(), Unusable> {
+    // SAFETY: a read of memory; if nothing is there, the abort is caught.
+    match unsafe { guarded::load32(pa) } {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Unusable::Unreachable),
+    }
 }
 
 /// Opens the console that the command line or the device tree names.
@@ -194,6 +206,9 @@ fn open_console(boot: &mut BootInfo, options: &Options) {
         early_warn!("an SError is pending: from the firmware, or from looking for a console");
     }
     if opened != Some(Ok(())) {
+        if let Some(uart_pa) = boot.firmware.uart {
+            early_warn!("no PL011 answers at {uart_pa:#x}: no console"); // for the black box
+        }
         boot.firmware.uart = None;
         console::disable();
     }

@@ -3,7 +3,8 @@
 
 .section .head.text, "ax"
 
-// Leaves EL2 for EL1h with nothing trapped, and returns to its caller there.
+// Leaves EL2 for EL1h with nothing trapped that this kernel uses, and returns to its
+// caller there.
 //   Clobbers x1-x3. No memory is touched.
 .type el2_to_el1, %function
 el2_to_el1:
@@ -103,6 +104,14 @@ refuse_base:
 	b	park
 .size refuse_base, . - refuse_base
 
+// QEMU's -bios puts an image into flash.
+.type refuse_rom, %function
+refuse_rom:
+	adr_l	x0, rom_message
+	bl	early_puts
+	b	park
+.size refuse_rom, . - refuse_rom
+
 // What follows writes past the caches, and would read what they hold.
 .type refuse_mmu_on, %function
 refuse_mmu_on:
@@ -131,6 +140,9 @@ el3_message:
 	.asciz	"boot: FAIL\n"
 base_message:
 	.asciz	"boot: the image is not at a multiple of 2 MiB\nboot: FAIL\n"
+rom_message:
+	.ascii	"boot: the image is not in RAM: what is written there is lost"
+	.asciz	" (QEMU: -kernel, not -bios)\nboot: FAIL\n"
 mmu_on_message:
 	.asciz	"boot: entered with the MMU on, and the boot protocol wants it off\nboot: FAIL\n"
 secondary_message:

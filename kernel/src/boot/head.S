@@ -22,6 +22,7 @@ primary_entry:
 	adr_l	x1, vectors
 	cmp	x19, #(2 << 2)
 	set_vbar x1
+	little_endian x1		// the loader need not have been
 	msr	daifset, #0xf		// U-Boot leaves SError unmasked
 
 	// QEMU's ELF loader starts every CPU here, all with x0 = 0, at EL3 with
@@ -209,7 +210,8 @@ identity_map:
 5:	ret	x8
 .size identity_map, . - identity_map
 
-// Begins this boot's record, and keeps what the boot before left of its own.
+// Begins this boot's record, and keeps what the boot before left of its own. The
+// first that is written of the image: no boot without RAM there.
 //   In: x19. Clobbers x0-x7, x10, TPIDRRO_EL0.
 .type open_black_box, %function
 open_black_box:
@@ -224,6 +226,10 @@ open_black_box:
 	adr_l	x1, black_box + BB_PREVIOUS
 	add	x2, x0, #BB_KEPT_BYTES
 	mov_q	x6, BLACK_BOX_MAGIC
+	str	x6, [x1]
+	ldr	x7, [x1]
+	cmp	x6, x7
+	b.ne	refuse_rom
 	ldr	x7, [x0]
 	cmp	x6, x7			// a record of any version?
 1:	ldp	x3, x4, [x0]

@@ -28,6 +28,25 @@
 80:	isb				// the vectors, before what may fault next
 .endm
 
+// Makes data little-endian at the exception level that the code runs at, as set_vbar
+// knows it.
+.macro little_endian, reg
+	b.hi	73f
+	b.eq	72f
+	mrs	\reg, sctlr_el1
+	bic	\reg, \reg, #SCTLR_EE
+	msr	sctlr_el1, \reg
+	b	70f
+72:	mrs	\reg, sctlr_el2
+	bic	\reg, \reg, #SCTLR_EE
+	msr	sctlr_el2, \reg
+	b	70f
+73:	mrs	\reg, sctlr_el3
+	bic	\reg, \reg, #SCTLR_EE
+	msr	sctlr_el3, \reg
+70:	isb				// before the next load or store
+.endm
+
 // Notes how far the boot has come. Clobbers x9, x10.
 .macro enter_stage, number
 	adr_l	x9, black_box

@@ -53,6 +53,8 @@ const SCTLR_EL2_MMU_OFF: u64 = 0x30c5_0830;
 /// SCTLR_ELx: the MMU, and the data cache.
 const SCTLR_M: u64 = 1;
 const SCTLR_C: u64 = 1 << 2;
+/// SCTLR_ELx: data is big-endian.
+const SCTLR_EE: u64 = 1 << 25;
 
 /// HCR_EL2.RW: EL1 is AArch64.
 const HCR_EL2_RW: u64 = 1 << 31;
@@ -66,6 +68,7 @@ global_asm!(
     ".set HCR_EL2_RW, {hcr_el2}",
     ".set SCTLR_M, {sctlr_m}",
     ".set SCTLR_C, {sctlr_c}",
+    ".set SCTLR_EE, {sctlr_ee}",
     ".set DESC_TABLE, {table}",
     ".set GRANULE_SHIFT, {granule_shift}",
     ".set GRANULE_BYTES, {granule_bytes}",
@@ -122,6 +125,7 @@ global_asm!(
     hcr_el2 = const HCR_EL2_RW,
     sctlr_m = const SCTLR_M,
     sctlr_c = const SCTLR_C,
+    sctlr_ee = const SCTLR_EE,
     table = const TABLE_OR_PAGE,
     granule_shift = const IdentityGeometry::GRANULE_SHIFT,
     granule_bytes = const PAGE_SIZE,

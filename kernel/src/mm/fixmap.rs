@@ -1,7 +1,7 @@
 //! The fixmap: virtual addresses known at compile time, whose tables are static
 //! and linked once. Everything in it is mapped by `create_mapping_noalloc`.
 //!
-//! The window for the device tree comes first: 2 MiB, and a page more for a tree
+//! The window for the device tree comes first: 3 MiB, and a page more for a tree
 //! that does not start on a page. A slot for each device follows, with an unmapped
 //! page around each. Where a slot is depends on the granule, but for the first.
 

@@ -22,8 +22,9 @@ use crate::range::{ListFull, PhysRange, RangeList};
 
 /// Size of the header's fixed part, which tells how long the rest is.
 pub const HEADER_BYTES: usize = 40;
-/// Largest blob, in bytes (Linux arm64 boot protocol).
-pub const MAX_FDT_SIZE: usize = 2 << 20;
+/// Largest blob, in bytes. The Linux arm64 boot protocol allows 2 MiB, and QEMU passes on
+/// a little more if `-dtb` gives it what its own `dumpdtb` wrote.
+pub const MAX_FDT_SIZE: usize = 3 << 20;
 
 /// How PSCI calls leave EL1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

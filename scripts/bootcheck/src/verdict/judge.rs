@@ -149,7 +149,7 @@ pub fn judge(facts: &Facts, rule: Rule) -> Judgement {
                     (true, _) => "the guest went on after boot: PASS, then powered off",
                     (_, Some(true)) => {
                         "the boot passed by its black box, but the console is mute \
-                         (where the device tree names no PL011, earlycon=pl011,ADDR does)"
+                         (no PL011 is where earlycon=pl011,ADDR, or else the device tree, says)"
                     }
                     _ => "the guest powered off without a result",
                 };

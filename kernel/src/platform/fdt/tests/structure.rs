@@ -15,10 +15,10 @@ fn total_size_of_headers() {
         total_size(&header)
     };
     let magic = 0xd00d_feed;
-    for size in [40, 41, 2 << 20] {
+    for size in [40, 41, 3 << 20] {
         assert_eq!(header(magic, size), Ok(size as usize));
     }
-    for size in [0, 39, (2 << 20) + 1, u32::MAX] {
+    for size in [0, 39, (3 << 20) + 1, u32::MAX] {
         assert_eq!(header(magic, size), Err(FdtError::BadSize(size)));
     }
     for other in [0, 0xedfe_0dd0, magic + 1] {
