@@ -35,6 +35,17 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
         "--reboots needs a machine to reset, and exit=semihosting ends QEMU"
     );
     let json_on_stdout = args.json.as_deref() == Some(Path::new(output::STDOUT));
+    let mut raw = match &args.console {
+        Some(path) => {
+            Some(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)
+        }
+        None => None,
+    };
+    // The build makes the ELF, too.
+    let built = match &args.build {
+        Some(command) => build(args, command)?,
+        None => Ok(()),
+    };
     let source = Source::for_image(args.elf(), &args.guest.image).map(Arc::new);
     let decoder = source
         .as_ref()
@@ -45,12 +56,6 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
         (false, true) => Some(Live::start(io::stderr(), decoder)),
         (false, false) => Some(Live::start(io::stdout(), decoder)),
     };
-    let mut raw = match &args.console {
-        Some(path) => {
-            Some(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)
-        }
-        None => None,
-    };
     let mut raw_result = Ok(());
     let mut on_console = |bytes: &[u8]| {
         if let Some(live) = &live {
@@ -60,7 +65,10 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
             raw_result = raw.write_all(bytes);
         }
     };
-    let outcome = build_and_boot(args, source.as_ref(), &mut on_console)?;
+    let outcome = match built {
+        Ok(()) => boot_repeatedly(args, source.as_ref(), &mut on_console)?,
+        Err(reason) => Outcome::unbootable(reason),
+    };
     if let Some(live) = live.take() {
         live.finish()?;
     }
@@ -101,16 +109,11 @@ pub fn boot_unseen(plan: Result<Plan, String>) -> Result<Report, Interrupted> {
 }
 
 /// Boots up to `--repeat` times, until a verdict is not the expected one; the last outcome.
-fn build_and_boot(
+fn boot_repeatedly(
     args: &BootArgs,
     source: Option<&Arc<Source>>,
     on_console: &mut dyn FnMut(&[u8]),
 ) -> anyhow::Result<Outcome> {
-    if let Some(command) = &args.build
-        && let Err(reason) = build(args, command)?
-    {
-        return Ok(Outcome::unbootable(reason));
-    }
     let mut plan = match args.plan() {
         Ok(plan) => plan,
         Err(reason) => return Ok(Outcome::unbootable(reason)),
@@ -128,11 +131,11 @@ fn build_and_boot(
 
 /// Runs the build. Of the inner result: why this revision cannot be judged.
 fn build(args: &BootArgs, command: &str) -> anyhow::Result<Result<(), String>> {
-    let elf = args.elf();
-    let outputs: Vec<&Path> = [Some(args.guest.image.as_path()), elf.as_deref()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let image = &args.guest.image;
+    let elf = args
+        .elf()
+        .unwrap_or_else(|| image.with_file_name("kernel.elf"));
+    let outputs = [image.as_path(), elf.as_path()];
     // Its output is for people: standard output is the guest's, or the JSON.
     let mut shell = build::shell(command);
     let built = build::run(shell.stdout(io::stderr()), &outputs, None)?;

@@ -1,6 +1,9 @@
 //! The program around a boot: files, streams, statuses, and what is left behind.
 
 mod common;
+#[allow(dead_code)]
+#[path = "../src/testelf.rs"]
+mod testelf;
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -120,6 +123,31 @@ fn repeat_stops_at_the_first_boot_that_is_not_as_expected() {
     let output = bench.command(&["--repeat", "3"]).output().unwrap();
     assert_eq!(text(&output.stdout), "x\n");
     assert_eq!(status(&output), 1);
+}
+
+#[test]
+fn build_deletes_the_elf_beside_the_image_and_reads_the_new_one() {
+    let image = Guest::default().ours().spin().image();
+    let code = image.chunks_exact(4);
+    let code: Vec<u32> = code
+        .map(|word| u32::from_le_bytes(word.try_into().unwrap()))
+        .collect();
+    let elf = testelf::image(&[("lost", 0, 4 * code.len() as u64)], &code);
+    let bench = Bench::with_bytes(&image);
+    std::fs::rename(bench.path("Image"), bench.path("saved")).unwrap();
+    std::fs::write(bench.path("new.elf"), elf).unwrap();
+    let build = "test ! -e kernel.elf && cp saved Image && cp new.elf kernel.elf";
+    for before in [None, Some("old")] {
+        let _ = std::fs::remove_file(bench.path("kernel.elf"));
+        if let Some(text) = before {
+            std::fs::write(bench.path("kernel.elf"), text).unwrap();
+        }
+        let mut boot = bench.command(&["--json", "-", "--build", build]);
+        let output = boot.current_dir(bench.directory.path()).output().unwrap();
+        let report = json(&output);
+        assert_eq!(report["verdict"], "hang", "{before:?}: {report:#}");
+        assert_eq!(report["symbol"], "lost", "{before:?}: {report:#}");
+    }
 }
 
 #[test]
