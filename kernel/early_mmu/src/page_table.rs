@@ -168,8 +168,8 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
     /// # Errors
     ///
     /// [`MapError::NotMapped`] at a hole; `WouldSplitBlock` and `WouldSplitRun` where part of a block or of a
-    /// contiguous run would change; `NeedsBreakBeforeMake` for another memory type; `DeniedByTable` for what a table above takes away;
-    /// the errors of a bad range, and of damaged tables.
+    /// contiguous run would change; `NeedsBreakBeforeMake` for another memory type; `DeniedByTable` for what a
+    /// table above takes away; the errors of a bad range, and of damaged tables.
     #[track_caller]
     pub fn update_mapping_prot(
         &mut self,
