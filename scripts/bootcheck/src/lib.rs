@@ -74,6 +74,7 @@ pub mod qmp;
 pub mod report;
 pub mod run;
 pub mod signs;
+pub mod size;
 pub mod standstill;
 pub mod stream;
 pub mod symbols;

@@ -8,7 +8,8 @@ use super::{BootArgs, DEFAULT_ELF, DEFAULT_IMAGE, GuestArgs};
 use crate::blackbox;
 use crate::image::{self, Form, Image};
 use crate::loader::{self, Loader};
-use crate::plan::{Entry, Plan, Size, is_virt, machine_name};
+use crate::plan::{Entry, Plan, is_virt, machine_name};
+use crate::size::Size;
 use crate::symbols::Source;
 use crate::verdict::Rule;
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::BootArgs;
 use crate::files::write_atomically;
-use crate::plan::Size;
 use crate::report::Report;
+use crate::size::Size;
 use crate::verdict::Verdict;
 
 /// One boot of the matrix.

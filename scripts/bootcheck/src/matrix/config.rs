@@ -44,7 +44,7 @@ use toml::{Spanned, Table, Value};
 use super::cell::{Cell, Expected, MadeFile};
 use crate::cli::BootArgs;
 use crate::faults::{Answer, Catalogue};
-use crate::plan::Size;
+use crate::size::Size;
 
 /// The file.
 #[derive(Debug, Deserialize)]
