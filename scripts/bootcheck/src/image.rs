@@ -31,6 +31,8 @@ pub enum Form {
     Raw,
     /// The same, gzip'd; QEMU unpacks it.
     Gzip,
+    /// An EFI application with an `Image` packed in it; UEFI starts it, and it unpacks itself.
+    Zboot,
     /// An ELF with physical addresses in its segments.
     Elf,
 }
@@ -151,7 +153,14 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
         });
     }
     if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
-        return Err("an EFI zboot image; unpack the Image inside it first".into());
+        return Ok(Image {
+            form: Form::Zboot,
+            is_ours,
+            extent: None,
+            load_offset: None,
+            cut: cut(bytes),
+            linux: None,
+        });
     }
     match Header::read(bytes) {
         Some(header) if header.flags & 1 != 0 => Err("a big-endian kernel".into()),
@@ -301,7 +310,6 @@ mod tests {
             (&good[..60], "neither"),
             (&packed[..packed.len() - 9], "broken"),
             (&gzip(b"text")[..], "unpacked, neither"),
-            (b"MZ\0\0zimg............", "zboot"),
             (b"\x7fELF\x01\x01\x01", "not a 64-bit"),
             (&big_endian, "big-endian"),
         ] {

@@ -93,28 +93,38 @@ pub fn missing(loader: Loader, firmware: Option<&Path>, dtb: Option<&Path>) -> O
 ///
 /// # Errors
 /// Why not.
-pub fn check(plan: &Plan, image: &[u8]) -> Result<(), String> {
+pub fn check(plan: &Plan) -> Result<(), String> {
+    if plan.image.form == Form::Zboot && !plan.loader.is_uefi() {
+        return Err(
+            "an EFI zboot image, which only UEFI starts: --loader uefi, or unpack the Image in it"
+                .into(),
+        );
+    }
     if plan.loader == Loader::Qemu {
         return Ok(());
     }
     if !is_virt(&plan.machine) {
         return Err("--loader is for the machine virt: its firmware knows no other".into());
     }
-    if plan.image.form != Form::Raw {
+    if !matches!(plan.image.form, Form::Raw | Form::Zboot) {
         return Err("this loader wants a raw Image".into());
     }
-    // Offset of the PE header, and what stands there.
-    let pe = image
-        .get(0x3c..0x40)
-        .and_then(|field| field.try_into().ok());
-    let pe = pe.map(u32::from_le_bytes).and_then(|offset| {
-        let offset = offset as usize;
-        image.get(offset..offset.checked_add(4)?)
-    });
-    if plan.loader.is_uefi() && !(image.starts_with(b"MZ") && pe == Some(b"PE\0\0")) {
-        return Err("it is no EFI application (no PE header), and UEFI starts nothing else".into());
+    if plan.loader.is_uefi() {
+        let image = fs::read(&plan.path).map_err(|error| error.to_string())?;
+        if !has_pe_header(&image) {
+            return Err(
+                "it is no EFI application (no PE header), and UEFI starts nothing else".into(),
+            );
+        }
     }
     Ok(())
+}
+
+fn has_pe_header(image: &[u8]) -> bool {
+    let offset = image.get(0x3c..0x40).and_then(|it| it.try_into().ok());
+    let offset = offset.map_or(0, u32::from_le_bytes) as usize;
+    let header = image.get(offset..).unwrap_or_default();
+    image.starts_with(b"MZ") && header.starts_with(b"PE\0\0")
 }
 
 /// Makes the files that the loader reads, in a directory that goes with the value.

@@ -116,6 +116,21 @@ fn a_good_boot_has_its_stages_without_an_elf() {
     assert_eq!(json["stages"][0]["name"], "entry");
 }
 
+/// What looks like one, as far as it comes: UEFI enters it, and no Image is in it.
+#[test]
+#[ignore = "needs the kernel: `make image`"]
+fn uefi_starts_an_image_that_unpacks_itself() {
+    let mut image = std::fs::read(kernel()).unwrap();
+    image[4..8].copy_from_slice(b"zimg");
+    let packed = Bench::with_bytes(&image);
+    for (name, _) in loaders().filter(|(_, loader)| loader.is_uefi()) {
+        packed.expect(
+            "pass",
+            &["--loader", name, "--pass-regex", "^.*boot: UEFI: image to"],
+        );
+    }
+}
+
 #[test]
 #[ignore = "needs the kernel: `make image`"]
 fn a_fault_is_found_behind_each_loader() {
@@ -249,6 +264,17 @@ fn what_a_loader_cannot_start_is_told_before() {
         ),
     ] {
         let json = bench.expect("unbootable", options);
+        assert!(
+            json["message"].as_str().unwrap().contains(complaint),
+            "{json:#}"
+        );
+    }
+    let packed = Bench::with_bytes(b"MZ\0\0zimg");
+    for (options, complaint) in [
+        (&[][..], "--loader uefi"),
+        (&["--loader", "uefi"], "no EFI application"),
+    ] {
+        let json = packed.expect("unbootable", options);
         assert!(
             json["message"].as_str().unwrap().contains(complaint),
             "{json:#}"

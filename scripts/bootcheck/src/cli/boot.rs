@@ -71,7 +71,7 @@ pub struct BootArgs {
 /// What to boot, on which machine, and what makes it a pass: for every command that boots.
 #[derive(Debug, Clone, Args)]
 pub struct GuestArgs {
-    /// The image: raw arm64 Image, the same gzip'd, or ELF
+    /// The image: raw arm64 Image, the same gzip'd, or ELF; with --loader uefi also EFI zboot
     #[arg(long, value_name = "FILE", default_value = DEFAULT_IMAGE)]
     pub image: PathBuf,
     /// The machine and its options

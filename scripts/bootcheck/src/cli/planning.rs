@@ -73,10 +73,7 @@ impl GuestArgs {
                     .into(),
             ));
         }
-        if plan.loader != Loader::Qemu {
-            let bytes = std::fs::read(&self.image).map_err(|error| cannot(error.to_string()))?;
-            loader::check(&plan, &bytes).map_err(cannot)?;
-        }
+        loader::check(&plan).map_err(cannot)?;
         if let Some(ram) = plan.mem.filter(|_| is_virt(&plan.machine)) {
             image::check_extent_on_virt(&image, ram.0).map_err(cannot)?;
         }

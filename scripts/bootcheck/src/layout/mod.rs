@@ -40,7 +40,7 @@ pub struct Layout {
 pub struct ImageLayout {
     /// Its file.
     pub path: String,
-    /// `raw`, `gzip` or `elf`.
+    /// `raw`, `gzip`, `zboot` or `elf`.
     pub form: &'static str,
     /// Length of the file.
     pub file_bytes: u64,
@@ -143,7 +143,7 @@ pub fn read(image: &Path, elf: Option<&Path>) -> anyhow::Result<Layout> {
                 .with_context(|| format!("cannot unpack {shown}"))?;
             &unpacked
         }
-        Form::Raw | Form::Elf => &bytes,
+        Form::Raw | Form::Zboot | Form::Elf => &bytes,
     };
     let header = Header::read(raw).filter(|_| form != Form::Elf);
     let elf = match (elf, form) {
@@ -167,6 +167,7 @@ pub fn read(image: &Path, elf: Option<&Path>) -> anyhow::Result<Layout> {
             form: match form {
                 Form::Raw => "raw",
                 Form::Gzip => "gzip",
+                Form::Zboot => "zboot",
                 Form::Elf => "elf",
             },
             file_bytes: bytes.len() as u64,
