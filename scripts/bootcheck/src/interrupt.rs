@@ -25,13 +25,14 @@ impl std::fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 /// From now on, signals set the flag. A second one while the first is being honoured ends the
-/// program at once, with status 130. Those that whoever started us has ignored, as `nohup` does, stay so.
+/// program at once, with status 130. A SIGHUP that whoever started us has ignored, as `nohup` does, stays so;
+/// not a SIGINT, which every shell script ignores for what it starts in the background.
 ///
 /// # Errors
 /// What the operating system said.
 pub fn listen() -> std::io::Result<()> {
-    let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter();
-    let mut signals = Signals::new(heeded.filter(|signal| !is_ignored(*signal)))?;
+    let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+    let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
     let take = move || {
         let mut first: Option<Instant> = None;
         for _ in signals.forever() {

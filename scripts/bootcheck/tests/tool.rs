@@ -328,11 +328,11 @@ fn interrupting_leaves_no_qemu() {
 }
 
 #[test]
-fn a_signal_that_is_ignored_as_by_nohup_stays_ignored() {
+fn a_hangup_that_is_ignored_as_by_nohup_stays_ignored() {
     let bench = Bench::with(Guest::default().print("up\n").poll_for_ever());
     let boot = bench.command(&["--timeout", "600", "--quiet", "600"]);
     let mut nohup = Command::new("sh");
-    nohup.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    nohup.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""]);
     let mut child = nohup
         .arg(boot.get_program())
         .args(boot.get_args())
@@ -345,6 +345,7 @@ fn a_signal_that_is_ignored_as_by_nohup_stays_ignored() {
     // Had it been heeded, it would have been the first of two, and the tester gone at the next tick.
     std::thread::sleep(std::time::Duration::from_millis(500));
     assert_eq!(child.try_wait().unwrap(), None, "it goes on");
+    // Scripts ignore this one for all that they start in the background.
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
