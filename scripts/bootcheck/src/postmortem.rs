@@ -5,6 +5,7 @@
 
 use crate::blackbox::{self, Record};
 use crate::gdbstub::{GdbStub, Registers};
+use crate::loader::Loader;
 use crate::locate::{Scene, Snapshot};
 use crate::plan::{BlackBox, Plan, ram_start};
 use crate::printk::{self, Linux};
@@ -35,7 +36,8 @@ pub struct PostMortem {
 /// How much is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// The black box alone, and only where the ELF or the kernel tells: the boot was a good one.
+    /// The black box alone, and only where its place is known or a loader chose it: the boot was a
+    /// good one.
     Record,
     /// All there is.
     Everything,
@@ -46,7 +48,8 @@ pub enum Depth {
 #[must_use]
 pub fn examine(qemu: &mut Qemu, plan: &Plan, marks: &[BlackBox], depth: Depth) -> PostMortem {
     let mut found = PostMortem::default();
-    if depth == Depth::Record && plan.black_box.is_none() && !plan.image.is_ours {
+    let is_anywhere = plan.loader != Loader::Qemu && plan.image.is_ours;
+    if depth == Depth::Record && plan.black_box.is_none() && !is_anywhere {
         return found;
     }
     let Ok(stub) = qemu.gdb() else {
@@ -54,7 +57,7 @@ pub fn examine(qemu: &mut Qemu, plan: &Plan, marks: &[BlackBox], depth: Depth) -
     };
     if depth == Depth::Record {
         let record = known_place(stub, plan, marks).or_else(|| {
-            let registers = stub.registers().ok()?;
+            let registers = is_anywhere.then(|| stub.registers().ok())??;
             named_place(stub, plan, marks, &registers)
         });
         found.take_record(record);

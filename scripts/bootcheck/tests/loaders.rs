@@ -98,24 +98,6 @@ fn each_loader_starts_the_kernel() {
     }
 }
 
-/// Without its ELF only the kernel itself can say where its black box is.
-#[test]
-#[ignore = "needs the kernel: `make image`"]
-fn a_good_boot_has_its_stages_without_an_elf() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bootcheck"));
-    command.args(["boot", "-q", "--json", "-", "--image"]);
-    let directory = tempfile::tempdir().unwrap();
-    let image = directory.path().join("Image");
-    std::fs::copy(kernel(), &image).unwrap();
-    let json = json(&command.arg(&image).output().unwrap());
-    assert_eq!(
-        (&json["verdict"], &json["stage"]),
-        (&"pass".into(), &"done".into()),
-        "{json:#}"
-    );
-    assert_eq!(json["stages"][0]["name"], "entry");
-}
-
 /// What looks like one, as far as it comes: UEFI enters it, and no Image is in it.
 #[test]
 #[ignore = "needs the kernel: `make image`"]
