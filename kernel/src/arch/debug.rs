@@ -74,7 +74,7 @@ pub fn unwatch() {
             "msr daifset, #8",
             "msr dbgwcr0_el1, xzr",
             "msr mdscr_el1, xzr",
-            "isb",
+            "isb", // both, before the next access or DC IVAC
             options(nomem, nostack, preserves_flags)
         );
     }

@@ -140,37 +140,34 @@ pub fn classify(bytes: &[u8]) -> Result<Image, String> {
             Err(reason) => Err(format!("unpacked, {reason}")),
         };
     }
-    let is_ours = memchr::memmem::find(bytes, OUR_MARK.as_bytes()).is_some();
+    let unplaced = |form| Image {
+        form,
+        is_ours: memchr::memmem::find(bytes, OUR_MARK.as_bytes()).is_some(),
+        extent: None,
+        load_offset: None,
+        cut: None,
+        linux: None,
+    };
     if bytes.starts_with(&elf::ELFMAG) {
         let extent = elf_extent(bytes)?;
         return Ok(Image {
-            form: Form::Elf,
-            is_ours,
             extent: Some(extent),
-            load_offset: None,
-            cut: None,
-            linux: None,
+            ..unplaced(Form::Elf)
         });
     }
     if bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg") {
         return Ok(Image {
-            form: Form::Zboot,
-            is_ours,
-            extent: None,
-            load_offset: None,
             cut: cut(bytes),
-            linux: None,
+            ..unplaced(Form::Zboot)
         });
     }
     match Header::read(bytes) {
         Some(header) if header.flags & 1 != 0 => Err("a big-endian kernel".into()),
         Some(header) => Ok(Image {
-            form: Form::Raw,
-            is_ours,
-            extent: None,
             load_offset: Some(load_offset(&header)),
             cut: cut(bytes),
             linux: linux(&header, bytes),
+            ..unplaced(Form::Raw)
         }),
         None if bytes.is_empty() => Err("an empty file".into()),
         None => Err("neither an arm64 Image (no \"ARM\\x64\" at offset 56) nor an ELF".into()),

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::Context;
+use serde::Serialize;
 
 use crate::files;
 
@@ -26,6 +27,14 @@ pub fn write_result(path: &Path, text: &str) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Writes a value there, as JSON for people to read, too.
+///
+/// # Errors
+/// As for [`write_result`].
+pub fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    write_result(path, &(serde_json::to_string_pretty(value)? + "\n"))
 }
 
 /// Sees whether a result could be written there: better before hours of work than after.

@@ -8,8 +8,7 @@ mod ring;
 use std::io;
 
 use crate::gdbstub::GdbStub;
-use crate::image::Header;
-use crate::image::LinuxImage;
+use crate::image::{Header, LinuxImage};
 use crate::symbols::Symbols;
 use ring::{Ring, word};
 

@@ -86,11 +86,10 @@ pub fn run(args: &BootArgs) -> anyhow::Result<u8> {
     report.print(&last_lines);
     // What cannot be written does not hide the verdict.
     if let Some(path) = &args.json {
-        let text = match json_on_stdout {
-            true => serde_json::to_string(&report)?,
-            false => serde_json::to_string_pretty(&report)?,
-        };
-        output::write_result(path, &(text + "\n"))?;
+        match json_on_stdout {
+            true => output::write_result(path, &(serde_json::to_string(&report)? + "\n"))?,
+            false => output::write_json(path, &report)?,
+        }
     }
     raw_result.context("cannot write the console's file")?;
     Ok(report.verdict.exit_status(args.expect))

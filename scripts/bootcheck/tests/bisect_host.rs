@@ -7,7 +7,7 @@ mod scratch;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{json, status, text};
@@ -97,6 +97,13 @@ fn the_cache_is_never_in_the_directory_one_stands_in() {
     assert!(refusal(Path::new("/proc"), "").contains("--work names another place"));
 }
 
+/// A bisection that goes on while the test looks.
+fn begin(scratch: &Scratch, good: &str) -> Child {
+    let mut bisect = scratch.command(&["--good", good]);
+    bisect.stdout(Stdio::null()).stderr(Stdio::null());
+    bisect.spawn().unwrap()
+}
+
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -114,12 +121,7 @@ fn an_interrupted_bisection_goes_on_where_it_was() {
         // The third commit that is built is the one in the middle; there the build stands still.
         let trap = scratch.path("wait-at-4");
         std::fs::write(&trap, "").unwrap();
-        let mut child = scratch
-            .command(&["--good", &commits[0]])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = begin(&scratch, &commits[0]);
         let builds = scratch.path("builds");
         let stands = || std::fs::read_to_string(&builds).is_ok_and(|text| text.contains("4\n"));
         wait_for("the build of the fourth", stands);
@@ -143,12 +145,7 @@ fn an_interrupted_bisection_goes_on_where_it_was() {
 fn two_bisections_do_not_work_in_one_place() {
     let mut scratch = Scratch::new();
     let commits = scratch.commit_all("good hang");
-    let mut child = scratch
-        .command(&["--good", &commits[0]])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = begin(&scratch, &commits[0]);
     wait_for("the first build", || scratch.path("builds").exists());
     let output = scratch.command(&["--good", &commits[0]]).output().unwrap();
     assert_eq!(status(&output), 129);

@@ -4,8 +4,9 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::ci;
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::ci;
 
 /// Lines on standard error, and a moving one below them.
 #[derive(Debug)]

@@ -379,12 +379,15 @@ fn reproduce(args: &BisectArgs, commit: &Commit) -> String {
 
 /// Writes the reports.
 fn tell(args: &BisectArgs, outcome: &Outcome) -> anyhow::Result<()> {
-    let json = serde_json::to_string_pretty(outcome)? + "\n";
-    let texts = [json, outcome.markdown(), outcome.bisect_log.clone()];
-    for (path, text) in args.results().into_iter().zip(&texts) {
-        if let Some(path) = path {
-            output::write_result(path, text)?;
-        }
+    let [json, markdown, log] = args.results();
+    if let Some(path) = json {
+        output::write_json(path, outcome)?;
+    }
+    if let Some(path) = markdown {
+        output::write_result(path, &outcome.markdown())?;
+    }
+    if let Some(path) = log {
+        output::write_result(path, &outcome.bisect_log)?;
     }
     let summary = outcome.summary();
     let summary = ci::shown(&summary);

@@ -101,7 +101,7 @@ pub fn run(args: &InjectArgs) -> anyhow::Result<u8> {
         Ok(hit)
     });
     if let Some(path) = &args.json {
-        output::write_result(path, &(serde_json::to_string_pretty(&hits)? + "\n"))?;
+        output::write_json(path, &hits)?;
     }
     results::print_summary(&hits, shots.len(), started.elapsed().as_secs_f64());
     if hits.len() < shots.len() {

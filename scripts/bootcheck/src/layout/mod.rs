@@ -115,9 +115,7 @@ pub fn run(args: &LayoutArgs) -> anyhow::Result<u8> {
         .or_else(|| beside.exists().then_some(beside));
     let layout = read(&args.image, elf.as_deref())?;
     match &args.json {
-        Some(path) => {
-            output::write_result(path, &(serde_json::to_string_pretty(&layout)? + "\n"))?;
-        }
+        Some(path) => output::write_json(path, &layout)?,
         None => output::write_result(Path::new(output::STDOUT), &text(&layout))?,
     }
     Ok(0)

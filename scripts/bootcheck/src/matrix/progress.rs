@@ -8,7 +8,6 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::cell::Cell;
-
 use crate::ci;
 use crate::report::{Report, verdict_style};
 use crate::verdict::Verdict;

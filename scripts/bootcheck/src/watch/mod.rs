@@ -37,8 +37,8 @@ const RETURN: Duration = Duration::from_millis(300);
 /// Guest time of silence after `boot: PASS` that counts as parked, with `exit=halt`.
 const PARKED: Duration = Duration::from_millis(200);
 
-/// Guest time after which a Linux that has printed nothing is looked at for the log in its memory; from
-/// then on after twice the time each, if nothing was printed in between.
+/// Guest time after which a Linux is looked at for the log in its memory; from then on after twice the time
+/// each. Only if it has printed nothing in between.
 const FIRST_PEEK: Duration = Duration::from_millis(500);
 
 /// How long the last bytes of a QEMU that is gone may take to arrive.
@@ -79,9 +79,8 @@ pub struct Watch<'a> {
     /// The kernel knows of no way to power off.
     said_parks: bool,
     standstill: Standstill,
-    next_peek: Duration,
-    /// What the console had at the last chance of that.
-    console_at_peek: u64,
+    /// The guest's time at the last chance to look at a Linux's log.
+    last_peek: Duration,
     /// The exception log and the console when they last changed, and how long CPUs had run then.
     last_sign: (u64, u64, Duration),
     /// How much had been printed when last something was, and the guest's time then.
@@ -121,8 +120,7 @@ impl<'a> Watch<'a> {
             report_is_complete: false,
             said_parks: false,
             standstill: Standstill::start(),
-            next_peek: FIRST_PEEK,
-            console_at_peek: 0,
+            last_peek: Duration::ZERO,
             last_sign: Default::default(),
             last_print: Default::default(),
             last_orders: None,
@@ -288,10 +286,10 @@ impl<'a> Watch<'a> {
             self.facts.logged_exception = unresumed;
             return Some(Ending::Decided);
         }
-        if now >= self.next_peek {
-            self.next_peek = now * 2;
-            let before = std::mem::replace(&mut self.console_at_peek, console);
-            if before == console && self.has_panicked_silently(qemu) {
+        if now >= FIRST_PEEK.max(self.last_peek * 2) {
+            let was_silent = self.last_print.1 <= self.last_peek;
+            self.last_peek = now;
+            if was_silent && self.has_panicked_silently(qemu) {
                 return Some(Ending::Decided);
             }
         }
