@@ -153,7 +153,7 @@ pub(crate) fn are_whole_runs<G: Geometry>(level: Level, ia: u64, entries: usize)
 /// Refuses to fill holes in a contiguous run, if `new` has a part of one: what is written there has no hint, and
 /// must not stand beside entries that have it. This crate leaves no such holes; who built the tables before may.
 /// `va` is where `new` begins.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn check_holes<G: Geometry>(
     entries: &[AtomicU64],
     level: Level,

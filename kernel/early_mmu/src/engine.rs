@@ -7,7 +7,6 @@
 //! There is one copy of it for all operations, which it asks through `dyn Edit`: an emulator translates each
 //! copy that runs anew, and a run of entries is one question, however long it is.
 
-use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{Descriptor, Kind};
@@ -16,7 +15,7 @@ use crate::flush::{Flush, Stale};
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::memory::{Budget, ReservedFrames, TableMemory};
 use crate::span::{
-    Span, chunks_but, parts, parts_but, run_bytes, run_span, tables_below, wholly_covered,
+    Part, Span, parts, parts_but, run_bytes, run_span, tables_below, wholly_covered,
 };
 use crate::{MapError, PhysAddr, VirtAddr};
 
@@ -155,73 +154,75 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         let run_span = run_span::<G>(span, level, &covered);
         let surveyed = run.and_then(|run| edit.survey(level, run_span.ia, run));
         let entry_bytes = G::entry_bytes(level);
-        let (answered, run_shift) = match surveyed {
-            None => (0..0, edit.run_shift(level)),
+        let mut parts = match surveyed {
+            None => parts::<G>(span, level).in_runs(edit.run_shift(level)),
             Some(answer) => {
                 if matches!(answer, Survey::AllNew) {
                     let va = VirtAddr::new(self.base | run_span.ia);
                     check_holes::<G>(entries, level, &covered, va)?;
                 }
                 plan.note(answer, run_span, entry_bytes);
-                (covered, 0)
+                parts_but::<G>(span, level, run_span)
             }
         };
         // The run of which it is known that holes in it may be filled.
         let mut checked = None;
-        for (chunk, chunk_span) in chunks_but::<G>(span, level, run_shift, &answered) {
-            if let Some(answer) = survey_run(edit, entries, level, &chunk, chunk_span) {
-                plan.note(answer, chunk_span, entry_bytes);
+        while let Some(part) = parts.next() {
+            if let Some(run) = part.run() {
+                match edit.survey(level, part.span.ia, entries.get(run).unwrap_or(&[])) {
+                    Some(answer) => plan.note(answer, part.span, entry_bytes),
+                    None => parts.split(&part),
+                }
                 continue;
             }
-            for (index, part, whole) in parts::<G>(chunk_span, level) {
-                let place = self.place(level, span, part, whole);
-                let old = load(entries, index);
-                let step = match old.kind::<G>(level) {
-                    Kind::Table => {
-                        if edit.is_denied_by(old) {
-                            return Err(MapError::DeniedByTable {
-                                va: place.va(),
-                                level,
-                                table: old,
-                            });
-                        }
-                        let next = self.table(old.output::<G>(), level + 1, place.va())?;
-                        self.plan(next, level + 1, part, edit, permit, plan)?;
-                        continue;
-                    }
-                    Kind::Invalid => {
-                        let step = edit.hole(place)?;
-                        let run = index >> G::run_shift(level);
-                        if !matches!(step, Step::Keep) && checked != Some(run) {
-                            check_holes::<G>(entries, level, &(index..index + 1), place.va())?;
-                            checked = Some(run);
-                        }
-                        step
-                    }
-                    Kind::Leaf => edit.leaf(place, old)?,
-                    Kind::Reserved => {
-                        return Err(MapError::ReservedDescriptor {
+            let index = part.index;
+            let place = self.place(level, span, &part);
+            let old = load(entries, index);
+            let step = match old.kind::<G>(level) {
+                Kind::Table => {
+                    if edit.is_denied_by(old) {
+                        return Err(MapError::DeniedByTable {
                             va: place.va(),
                             level,
-                            old,
+                            table: old,
                         });
                     }
-                };
-                match step {
-                    Step::Keep => plan.uneven = true,
-                    Step::Write(new) => {
-                        plan.uneven |= !edit.is_even(place, span, new);
-                        if old.is_valid() {
-                            plan.note_change(part, entry_bytes);
-                        } else {
-                            plan.new_entries = true;
-                        }
+                    let next = self.table(old.output::<G>(), level + 1, place.va())?;
+                    self.plan(next, level + 1, part.span, edit, permit, plan)?;
+                    continue;
+                }
+                Kind::Invalid => {
+                    let step = edit.hole(place)?;
+                    let run = index >> G::run_shift(level);
+                    if !matches!(step, Step::Keep) && checked != Some(run) {
+                        check_holes::<G>(entries, level, &(index..index + 1), place.va())?;
+                        checked = Some(run);
                     }
-                    Step::Build => {
-                        permit(level + 1, place.va())?;
-                        plan.tables += tables_below::<G>(level, part, edit.first_leaf_level());
+                    step
+                }
+                Kind::Leaf => edit.leaf(place, old)?,
+                Kind::Reserved => {
+                    return Err(MapError::ReservedDescriptor {
+                        va: place.va(),
+                        level,
+                        old,
+                    });
+                }
+            };
+            match step {
+                Step::Keep => plan.uneven = true,
+                Step::Write(new) => {
+                    plan.uneven |= !edit.is_even(place, span, new);
+                    if old.is_valid() {
+                        plan.note_change(part.span, entry_bytes);
+                    } else {
                         plan.new_entries = true;
                     }
+                }
+                Step::Build => {
+                    permit(level + 1, place.va())?;
+                    plan.tables += tables_below::<G>(level, part.span, edit.first_leaf_level());
+                    plan.new_entries = true;
                 }
             }
         }
@@ -246,42 +247,44 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
             return edit.overwrite(level, span.ia, entries.get(covered).unwrap_or(&[]));
         }
 
-        let run_shift = edit.run_shift(level);
-        for (chunk, chunk_span) in chunks_but::<G>(span, level, run_shift, &(0..0)) {
-            match survey_run(edit, entries, level, &chunk, chunk_span) {
-                None => {}
-                Some(Survey::Keep) => continue,
-                Some(Survey::AllNew | Survey::AllChange) => {
-                    edit.overwrite(level, chunk_span.ia, entries.get(chunk).unwrap_or(&[]));
+        let mut parts = parts::<G>(span, level).in_runs(edit.run_shift(level));
+        while let Some(part) = parts.next() {
+            if let Some(run) = part.run() {
+                let run = entries.get(run).unwrap_or(&[]);
+                match edit.survey(level, part.span.ia, run) {
+                    None => parts.split(&part),
+                    Some(Survey::Keep) => {}
+                    Some(Survey::AllNew | Survey::AllChange) => {
+                        edit.overwrite(level, part.span.ia, run);
+                    }
+                }
+                continue;
+            }
+            let index = part.index;
+            let place = self.place(level, span, &part);
+            let old = load(entries, index);
+            let step = match old.kind::<G>(level) {
+                Kind::Table => {
+                    if let Some(next) = self.memory.table(old.output::<G>()) {
+                        self.write(next, level + 1, part.span, edit, all, frames);
+                    }
                     continue;
                 }
-            }
-            for (index, part, whole) in parts::<G>(chunk_span, level) {
-                let place = self.place(level, span, part, whole);
-                let old = load(entries, index);
-                let step = match old.kind::<G>(level) {
-                    Kind::Table => {
-                        if let Some(next) = self.memory.table(old.output::<G>()) {
-                            self.write(next, level + 1, part, edit, all, frames);
-                        }
-                        continue;
-                    }
-                    Kind::Invalid => edit.hole(place),
-                    Kind::Leaf => edit.leaf(place, old),
-                    Kind::Reserved => continue,
-                };
-                match step {
-                    // Not possible after the plan, where the same question was answered.
-                    Err(_) => {}
-                    Ok(Step::Keep) => {}
-                    Ok(Step::Write(new)) => store(entries, index, new),
-                    Ok(Step::Build) => {
-                        let needed = tables_below::<G>(level, part, edit.first_leaf_level());
-                        if let Some(frames) = frames.spend(needed) {
-                            let pa = self.build(level + 1, part, edit, frames);
-                            self.memory.before_link();
-                            store(entries, index, edit.link(pa));
-                        }
+                Kind::Invalid => edit.hole(place),
+                Kind::Leaf => edit.leaf(place, old),
+                Kind::Reserved => continue,
+            };
+            match step {
+                // Not possible after the plan, where the same question was answered.
+                Err(_) => {}
+                Ok(Step::Keep) => {}
+                Ok(Step::Write(new)) => store(entries, index, new),
+                Ok(Step::Build) => {
+                    let needed = tables_below::<G>(level, part.span, edit.first_leaf_level());
+                    if let Some(frames) = frames.spend(needed) {
+                        let pa = self.build(level + 1, part.span, edit, frames);
+                        self.memory.before_link();
+                        store(entries, index, edit.link(pa));
                     }
                 }
             }
@@ -311,16 +314,14 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
         } else {
             first..first
         };
-        if let Some(run) = entries
-            .get_mut(leaves.clone())
-            .filter(|run| !run.is_empty())
-        {
-            edit.fill(level, run_span::<G>(span, level, &leaves).ia, run);
+        let filled = run_span::<G>(span, level, &leaves);
+        if let Some(run) = entries.get_mut(leaves).filter(|run| !run.is_empty()) {
+            edit.fill(level, filled.ia, run);
         }
         if level < LAST_LEVEL {
-            for (index, part, _) in parts_but::<G>(span, level, &leaves) {
-                let next = self.build(level + 1, part, edit, frames);
-                if let Some(entry) = entries.get_mut(index) {
+            for part in parts_but::<G>(span, level, filled) {
+                let next = self.build(level + 1, part.span, edit, frames);
+                if let Some(entry) = entries.get_mut(part.index) {
                     *entry.get_mut() = edit.link(next).bits();
                 }
             }
@@ -331,14 +332,14 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
 
     /// The entry for `part` of a request, of which `span` lies in the entry's table.
     #[inline(always)]
-    fn place(&self, level: Level, span: Span, part: Span, whole: bool) -> Place {
+    fn place(&self, level: Level, span: Span, part: &Part) -> Place {
         let in_run = run_bytes::<G>(level) - 1;
         Place {
             base: self.base,
             level,
-            span: part,
-            whole,
-            whole_run: part.ia & !in_run >= span.ia && (part.ia | in_run) < span.end,
+            span: part.span,
+            whole: part.whole,
+            whole_run: part.span.ia & !in_run >= span.ia && (part.span.ia | in_run) < span.end,
         }
     }
 
@@ -347,22 +348,6 @@ impl<'m, G: Geometry, M: TableMemory<G>> Engine<'m, G, M> {
             .table(pa)
             .ok_or(MapError::UnreachableTable { pa, va, level })
     }
-}
-
-/// One answer for a whole contiguous run, if the chunk is one and one answer fits.
-#[inline(always)]
-fn survey_run<G: Geometry>(
-    edit: &dyn Edit<G>,
-    entries: &[AtomicU64],
-    level: Level,
-    chunk: &Range<usize>,
-    span: Span,
-) -> Option<Survey> {
-    if chunk.len() == 1 {
-        return None;
-    }
-    let run = entries.get(chunk.clone())?;
-    edit.survey(level, span.ia, run)
 }
 
 /// One single-copy atomic load: a table walker may be reading, and a CPU with `TCR_EL1.HA` writing.

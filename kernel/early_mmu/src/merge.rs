@@ -9,7 +9,7 @@ use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::live::BreakBeforeMake;
 use crate::memory::TableMemory;
 use crate::retired::{Chain, Retired};
-use crate::span::{Span, parts, run_bytes};
+use crate::span::{Part, Span, parts, run_bytes};
 use crate::{Flags, MapError, PageTable, PhysAddr, VirtAddr};
 
 impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
@@ -48,7 +48,13 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
             return;
         };
         let entries = table.as_ref();
-        for (index, part, whole) in parts::<G>(span, level) {
+        for Part {
+            index,
+            span: part,
+            whole,
+            ..
+        } in parts::<G>(span, level)
+        {
             let old = load(entries, index);
             if level == LAST_LEVEL || old.kind::<G>(level) != Kind::Table {
                 continue;

@@ -1,5 +1,6 @@
 //! Ranges of input addresses, and how the entries of a table divide them.
 
+use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
@@ -19,100 +20,105 @@ pub(crate) fn run_bytes<G: Geometry>(level: Level) -> u64 {
     G::entry_bytes(level) << G::run_shift(level)
 }
 
-/// The entries of one table at `level` that `span` touches: index, part of the span, and whether the
-/// part is all that the entry translates.
-#[inline(always)]
-pub(crate) fn parts<G: Geometry>(
-    span: Span,
-    level: Level,
-) -> impl Iterator<Item = (usize, Span, bool)> {
-    let bytes = G::entry_bytes(level);
-    let mut ia = span.ia;
-    core::iter::from_fn(move || {
-        if ia >= span.end {
-            return None;
-        }
-        let part = Span {
-            ia,
-            end: ((ia | (bytes - 1)) + 1).min(span.end),
-        };
-        ia = part.end;
-        Some((G::index(part.ia, level), part, part.end - part.ia == bytes))
-    })
+/// Entries of one table, and the part of a span that they translate: one, or a contiguous run.
+pub(crate) struct Part {
+    pub(crate) index: usize,
+    pub(crate) entries: usize,
+    pub(crate) span: Span,
+    /// Whether the part is all that the entries translate.
+    pub(crate) whole: bool,
 }
 
-/// [`parts`] without those whose index lies in `run`.
-#[inline(always)]
-pub(crate) fn parts_but<G: Geometry>(
-    span: Span,
-    level: Level,
-    run: &Range<usize>,
-) -> impl Iterator<Item = (usize, Span, bool)> {
-    let (before, after) = around::<G>(span, level, run);
-    parts::<G>(before, level).chain(parts::<G>(after, level))
-}
-
-/// What is left of `span` on either side of the entries `run`.
-#[inline(always)]
-fn around<G: Geometry>(span: Span, level: Level, run: &Range<usize>) -> (Span, Span) {
-    if run.is_empty() {
-        let nothing = Span {
-            ia: span.end,
-            end: span.end,
-        };
-        return (span, nothing);
+impl Part {
+    /// The indices of a run; `None` for a single entry.
+    #[inline(always)]
+    pub(crate) fn run(&self) -> Option<Range<usize>> {
+        (self.entries > 1).then_some(self.index..self.index + self.entries)
     }
-    let run = run_span::<G>(span, level, run);
-    let before = Span {
-        ia: span.ia,
-        end: run.ia,
-    };
-    let after = Span {
-        ia: run.end,
+}
+
+/// The entries of one table that a span touches, ascending.
+pub(crate) struct Parts<G> {
+    level: Level,
+    ia: u64,
+    end: u64,
+    /// What is left out: whole entries, or nothing.
+    but: Span,
+    run_shift: u32,
+    /// Below this address also the runs that the span covers whole come entry by entry.
+    single_until: u64,
+    geometry: PhantomData<G>,
+}
+
+/// Entry by entry.
+#[inline(always)]
+pub(crate) fn parts<G: Geometry>(span: Span, level: Level) -> Parts<G> {
+    let nothing = Span {
+        ia: span.end,
         end: span.end,
     };
-    (before, after)
+    parts_but(span, level, nothing)
 }
 
-/// The entries of one table at `level` that `span` touches but those in `run`, in chunks: each run of
-/// 2^`run_shift` entries that the span covers whole is one chunk, every other entry is one of its own.
+/// Entry by entry, without those that translate `but`, which the span covers whole.
 #[inline(always)]
-pub(crate) fn chunks_but<G: Geometry>(
-    span: Span,
-    level: Level,
-    run_shift: u32,
-    run: &Range<usize>,
-) -> impl Iterator<Item = (Range<usize>, Span)> {
-    let (before, after) = around::<G>(span, level, run);
-    chunks::<G>(before, level, run_shift).chain(chunks::<G>(after, level, run_shift))
+pub(crate) fn parts_but<G: Geometry>(span: Span, level: Level, but: Span) -> Parts<G> {
+    Parts {
+        level,
+        ia: span.ia,
+        end: span.end,
+        but,
+        run_shift: 0,
+        single_until: 0,
+        geometry: PhantomData,
+    }
 }
 
-#[inline(always)]
-fn chunks<G: Geometry>(
-    span: Span,
-    level: Level,
-    run_shift: u32,
-) -> impl Iterator<Item = (Range<usize>, Span)> {
-    let entry_bytes = G::entry_bytes(level);
-    let run_bytes = entry_bytes << run_shift;
-    let mut ia = span.ia;
-    core::iter::from_fn(move || {
-        if ia >= span.end {
+impl<G: Geometry> Parts<G> {
+    /// The same with each run of 2^`run_shift` entries that the span covers whole as one part.
+    #[inline(always)]
+    pub(crate) fn in_runs(self, run_shift: u32) -> Self {
+        Self { run_shift, ..self }
+    }
+
+    /// The entries of `run`, the last part, come again one by one.
+    #[inline(always)]
+    pub(crate) fn split(&mut self, run: &Part) {
+        self.ia = run.span.ia;
+        self.single_until = run.span.end;
+    }
+}
+
+impl<G: Geometry> Iterator for Parts<G> {
+    type Item = Part;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Part> {
+        if self.ia == self.but.ia {
+            self.ia = self.but.end;
+        }
+        let ia = self.ia;
+        if ia >= self.end {
             return None;
         }
-        let (bytes, entries) = if ia & (run_bytes - 1) == 0 && span.end - ia >= run_bytes {
-            (run_bytes, 1 << run_shift)
+        let entry_bytes = G::entry_bytes(self.level);
+        let run_bytes = entry_bytes << self.run_shift;
+        let is_run =
+            ia & (run_bytes - 1) == 0 && self.end - ia >= run_bytes && ia >= self.single_until;
+        let (bytes, entries) = if is_run {
+            (run_bytes, 1 << self.run_shift)
         } else {
             (entry_bytes, 1)
         };
-        let part = Span {
-            ia,
-            end: ((ia | (bytes - 1)) + 1).min(span.end),
-        };
-        ia = part.end;
-        let index = G::index(part.ia, level);
-        Some((index..index + entries, part))
-    })
+        let end = ((ia | (bytes - 1)) + 1).min(self.end);
+        self.ia = end;
+        Some(Part {
+            index: G::index(ia, self.level),
+            entries,
+            span: Span { ia, end },
+            whole: end - ia == bytes,
+        })
+    }
 }
 
 /// The indices of the entries at `level` that lie wholly within `span`, which one table translates.

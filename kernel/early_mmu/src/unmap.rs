@@ -9,7 +9,7 @@ use crate::flush::Flush;
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::memory::TableMemory;
 use crate::retired::{Chain, Retired};
-use crate::span::{Span, parts, wholly_covered};
+use crate::span::{Part, Span, parts, wholly_covered};
 use crate::{MapError, PageTable, PhysAddr, VirtAddr};
 
 impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
@@ -67,7 +67,10 @@ impl<G: Geometry, M: TableMemory<G>> PageTable<G, M> {
                 return true;
             }
         } else {
-            for (index, part, _) in parts::<G>(span, level) {
+            for Part {
+                index, span: part, ..
+            } in parts::<G>(span, level)
+            {
                 let old = load(entries, index);
                 let clear = match old.kind::<G>(level) {
                     Kind::Leaf => true,

@@ -4,7 +4,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::descriptor::{self as bits, Descriptor};
-use crate::edit::{Edit, Step, Survey, bits_of, change, denies, for_each};
+use crate::edit::{Edit, Step, Survey, are_whole_runs, bits_of, change, denies, for_each};
 use crate::engine::Place;
 use crate::geometry::{Geometry, LAST_LEVEL, Level};
 use crate::span::Span;
@@ -194,15 +194,29 @@ impl<G: Geometry> Edit<G> for Map {
             return Some(Survey::AllNew);
         }
         let mut ramp = self.ramp::<G>(level, ia, entries.len())?;
-        let different = entries.iter().fold(0, |different, entry| {
-            different | (entry.load(Relaxed) ^ ramp.next())
-        });
-        // A run translates as its entries say, with the hint or without.
-        if different & !bits::CONTIGUOUS == 0 {
-            Some(Survey::Keep)
-        } else {
-            None
+        let first = Descriptor::from_bits(ramp.next);
+        let (mut everywhere, mut somewhere) = (!0, 0);
+        for entry in entries {
+            let different = entry.load(Relaxed) ^ ramp.next();
+            everywhere &= different;
+            somewhere |= different;
         }
+        // A run translates as its entries say, with the hint or without.
+        if somewhere & !bits::CONTIGUOUS == 0 {
+            return Some(Survey::Keep);
+        }
+        if everywhere != somewhere {
+            return None;
+        }
+        // All differ in the same bits, so what is true of one is true of all. None may lose the hint or get it.
+        let hint = everywhere & bits::CONTIGUOUS;
+        let hinted = self.run_shift::<G>(level) != 0;
+        if hinted != (hint != 0) || hinted && !are_whole_runs::<G>(level, ia, entries.len()) {
+            return None;
+        }
+        let old = Descriptor::from_bits(first.bits() ^ everywhere);
+        let new = Descriptor::from_bits(first.bits() | hint);
+        old.may_become_in_run(new).then_some(Survey::AllChange)
     }
 
     #[inline(always)]

@@ -145,8 +145,33 @@ fn map() {
     assert_eq!(survey(&pages(rw)), Keep);
     assert_eq!(survey(&pages(rw | bits::CONTIGUOUS)), Keep);
     assert_eq!(survey(&but(pages(rw), 0)), Answer::None);
-    assert_eq!(survey(&pages(PAGE_KERNEL_RO.bits())), Answer::None);
     assert_eq!(survey(&but(pages(rw), rw | PAGE)), Answer::None);
+    // Other rights, for all: the run keeps its hint, and is whole.
+    let ro = PAGE_KERNEL_RO.bits();
+    let run = pages(ro | bits::CONTIGUOUS);
+    assert_eq!(survey(&run), AllChange);
+    assert_eq!(survey(&pages(ro)), Answer::None);
+    assert_eq!(survey(&but(run, pages(ro)[7])), Answer::None);
+    assert_eq!(
+        survey(&but(run, pages(rw | bits::CONTIGUOUS)[7])),
+        Answer::None
+    );
+    assert_eq!(survey(&run[..8]), Answer::None);
+    assert_eq!(
+        ask(&map, 3, 16, &run.map(|bits| bits + (16 << 12))),
+        AllChange
+    );
+    assert_eq!(
+        ask(&map, 3, 8, &run.map(|bits| bits + (8 << 12))),
+        Answer::None
+    );
+    let single = Map::new::<G>(&request, span, Flags::NO_BLOCK | Flags::NO_CONT);
+    assert_eq!(ask(&single, 3, 0, &pages(ro)), AllChange);
+    assert_eq!(ask(&single, 3, 0, &run), Answer::None);
+    // What needs an invalid entry in between is not for the survey, nor is another address.
+    for bits in [PROT_DEVICE_nGnRE.bits(), ro & !bits::AF, ro | 1 << 31] {
+        assert_eq!(ask(&single, 3, 0, &pages(bits)), Answer::None, "{bits:#x}");
+    }
     // At a level where tables lead to them nothing is known.
     assert_eq!(ask(&map, 2, 0, &[0; 16]), Answer::None);
 }
