@@ -42,7 +42,16 @@ impl CommandLine {
     pub fn from_bytes(line: &[u8]) -> Self {
         let mut copy = Self::EMPTY;
         let line = line.split(|&byte| byte == 0).next().unwrap_or(&[]);
-        for chunk in line.trim_ascii().utf8_chunks() {
+        let line = line.trim_ascii();
+        // As nearly every line is.
+        if let Some(place) = copy.bytes.get_mut(..line.len())
+            && line.iter().all(|byte| matches!(byte, b' '..=b'~'))
+        {
+            place.copy_from_slice(line);
+            copy.len = line.len();
+            return copy;
+        }
+        for chunk in line.utf8_chunks() {
             let replaced = match chunk.invalid() {
                 [] => None,
                 _ => Some('?'),
@@ -222,7 +231,11 @@ impl Options {
     /// `selftest=all|none|GLOB`: which self-tests run, `*` for all, nothing for none.
     /// `line` is the one that was parsed.
     pub fn selftest<'a>(&self, line: &'a CommandLine) -> &'a str {
-        self.selftest.map_or("*", |glob| line.text(glob))
+        match self.selftest {
+            None => "*",
+            Some(Word::EMPTY) => "",
+            Some(glob) => line.text(glob),
+        }
     }
 
     /// `fault=NAME[@STAGE][,once]`: the fault to commit, and when. `help` lists
@@ -265,38 +278,56 @@ pub fn parse<'a>(line: &'a CommandLine, ignored: &mut dyn FnMut(Ignored<'a>)) ->
 }
 
 fn apply<'a>(options: &mut Options, line: &str, word: &'a str) -> Result<(), Ignored<'a>> {
-    let (name, value) = word
-        .split_once('=')
-        .map_or((word, None), |(n, v)| (n, Some(v)));
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (word, None),
+    };
     let bad = Ignored::BadValue(word);
-    match (name, value) {
-        ("loglevel", value) => options.log_level = value.and_then(log_level).ok_or(bad)?,
-        ("linear", Some("auto")) => options.linear = LinearMode::Auto,
-        ("linear", Some("page")) => options.linear = LinearMode::Page,
-        ("rodata", Some("off")) => options.rodata = RodataMode::Off,
-        ("rodata", Some("on")) => options.rodata = RodataMode::On,
-        ("rodata", Some("full")) => options.rodata = RodataMode::Full,
-        ("exit", Some("psci")) => options.exit = ExitMode::Psci,
-        ("exit", Some("semihosting")) => options.exit = ExitMode::Semihosting,
-        ("exit", Some("halt")) => options.exit = ExitMode::Halt,
-        ("selftest", Some("all")) => options.selftest = None,
-        ("selftest", Some("none")) => options.selftest = Some(Word::EMPTY),
-        ("selftest", Some(glob)) if !glob.is_empty() => {
-            options.selftest = Some(Word::of(glob, line));
+    match name {
+        "loglevel" => options.log_level = value.and_then(log_level).ok_or(bad)?,
+        "linear" => {
+            options.linear = match value {
+                Some("auto") => LinearMode::Auto,
+                Some("page") => LinearMode::Page,
+                _ => return Err(bad),
+            }
         }
-        ("selftest.seed", value) => {
+        "rodata" => {
+            options.rodata = match value {
+                Some("off") => RodataMode::Off,
+                Some("on") => RodataMode::On,
+                Some("full") => RodataMode::Full,
+                _ => return Err(bad),
+            }
+        }
+        "exit" => {
+            options.exit = match value {
+                Some("psci") => ExitMode::Psci,
+                Some("semihosting") => ExitMode::Semihosting,
+                Some("halt") => ExitMode::Halt,
+                _ => return Err(bad),
+            }
+        }
+        "selftest" => {
+            options.selftest = match value {
+                Some("all") => None,
+                Some("none") => Some(Word::EMPTY),
+                Some(glob) if !glob.is_empty() => Some(Word::of(glob, line)),
+                _ => return Err(bad),
+            }
+        }
+        "selftest.seed" => {
             options.selftest_seed = value.and_then(|seed| seed.parse().ok()).ok_or(bad)?;
         }
-        ("earlycon", value) => options.earlycon = Some(value.and_then(earlycon).ok_or(bad)?),
-        ("fault", Some(fault)) if !fault.is_empty() => {
-            options.fault = Some(Word::of(fault, line));
-        }
-        ("ptdump", None) => options.ptdump = true,
+        "earlycon" => options.earlycon = Some(value.and_then(earlycon).ok_or(bad)?),
+        "fault" => match value {
+            Some(fault) if !fault.is_empty() => options.fault = Some(Word::of(fault, line)),
+            _ => return Err(bad),
+        },
+        "ptdump" if value.is_none() => options.ptdump = true,
         // The image runs where it is linked; said for loaders that pass it always.
-        ("nokaslr", None) => {}
-        ("linear" | "rodata" | "exit" | "selftest" | "fault" | "ptdump" | "nokaslr", _) => {
-            return Err(bad);
-        }
+        "nokaslr" if value.is_none() => {}
+        "ptdump" | "nokaslr" => return Err(bad),
         _ => return Err(Ignored::UnknownWord(word)),
     }
     Ok(())
@@ -305,12 +336,12 @@ fn apply<'a>(options: &mut Options, line: &str, word: &'a str) -> Result<(), Ign
 /// Linux's console levels: messages with a level below the number are shown.
 /// 4 is KERN_WARNING, 6 KERN_INFO, 7 KERN_DEBUG.
 fn log_level(value: &str) -> Option<LevelFilter> {
-    Some(match value.parse::<u8>().ok()? {
-        0..=3 => LevelFilter::Off,
-        4 => LevelFilter::Error,
-        5..=6 => LevelFilter::Warn,
-        7 => LevelFilter::Info,
-        8 => LevelFilter::Debug,
+    Some(match value.as_bytes() {
+        [b'0'..=b'3'] => LevelFilter::Off,
+        b"4" => LevelFilter::Error,
+        b"5" | b"6" => LevelFilter::Warn,
+        b"7" => LevelFilter::Info,
+        b"8" => LevelFilter::Debug,
         _ => return None,
     })
 }

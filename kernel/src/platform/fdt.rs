@@ -9,12 +9,12 @@ mod structure;
 
 use core::fmt;
 
-use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::{Cells, Node, Property, ToCellInt};
+use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
+use dtoolkit::{Cells, Node, Property};
 
 use devices::{find_console, find_power_manager, find_psci};
 pub use structure::Malformed;
-use structure::{Token, check};
+use structure::{Header, check};
 
 use crate::cmdline::CommandLine;
 use crate::memblock::{MAX_RANGES, Memblock};
@@ -146,57 +146,100 @@ impl From<ListFull> for FdtError {
 /// # Errors
 /// [`FdtError::BadMagic`], [`FdtError::BadSize`].
 pub fn total_size(header: &[u8; HEADER_BYTES]) -> Result<usize, FdtError> {
-    let [m0, m1, m2, m3, s0, s1, s2, s3, ..] = *header;
-    let magic = u32::from_be_bytes([m0, m1, m2, m3]);
-    if magic != 0xd00d_feed {
-        return Err(FdtError::BadMagic(magic));
-    }
-    let size = u32::from_be_bytes([s0, s1, s2, s3]);
-    match size as usize {
-        bytes if (HEADER_BYTES..=MAX_FDT_SIZE).contains(&bytes) => Ok(bytes),
-        _ => Err(FdtError::BadSize(size)),
-    }
+    Header::new(header).total_size()
+}
+
+/// Length in bytes of what the blob that starts with `header` says in its blocks; what
+/// comes behind them is room for more, with QEMU nearly a megabyte.
+pub fn used_size(header: &[u8; HEADER_BYTES]) -> usize {
+    Header::new(header).strings().end
 }
 
 /// Reads all that this kernel wants of the device tree into `firmware`, less the
 /// memory nodes if it holds RAM banks already.
 ///
 /// # Errors
-/// [`FdtError`]; `firmware` then holds what was read before.
+/// [`FdtError`]; `firmware` then holds what could be read.
 pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
-    let (fdt, seeds) = check_and_find_seeds(blob)?;
-    // First what it takes to say that the rest cannot be used.
-    read_chosen(fdt, firmware);
-    firmware.uart = find_console(fdt);
+    let fdt = check(blob)?;
+    // A loader that told of memory itself knows more than the tree.
+    let wants_memory = firmware.memblock.memory.as_slice().is_empty();
+    let mut chosen = Chosen::default();
+    let mut usable = read_memory_reservations(fdt, &mut firmware.memblock);
+    for node in fdt.root().children() {
+        let found = match node.name_without_address() {
+            "chosen" => chosen.read(&node, blob, &mut firmware.seeds),
+            "reserved-memory" => read_reserved_memory(&node, &mut firmware.memblock),
+            _ => Ok(()),
+        };
+        usable = usable.and(found);
+        if wants_memory && is_memory(&node) {
+            read_banks(&node, firmware);
+        }
+    }
+    // What it takes to say that the tree cannot be used is read even then.
+    chosen.apply(firmware);
+    firmware.uart = find_console(fdt, chosen.stdout_path);
     firmware.psci = find_psci(fdt);
     // It costs a look at every node, for a way out of boards that have no PSCI.
     if firmware.psci.is_none() {
         firmware.power_manager = find_power_manager(fdt);
     }
-    firmware.seeds = seeds?;
-    // A loader that told of memory itself knows more than the tree.
-    if firmware.memblock.memory.as_slice().is_empty() {
-        read_memory(fdt, firmware);
-    }
-    read_reservations(fdt, &mut firmware.memblock)?;
+    usable?;
     if firmware.memblock.memory.as_slice().is_empty() {
         return Err(FdtError::NoMemory);
     }
     Ok(())
 }
 
-fn read_chosen(fdt: Fdt<'_>, firmware: &mut Firmware) {
-    let Some(chosen) = fdt.root().child("chosen") else {
-        return;
-    };
-    if let Some(line) = chosen.property("bootargs") {
-        firmware.bootargs = CommandLine::from_bytes(line.value());
+/// Where a blob holds `/chosen/kaslr-seed` and `/chosen/rng-seed`, as offsets from
+/// its start: whoever reads the tree later must not learn what keys were made of.
+pub type Seeds = RangeList<MAX_RANGES>;
+
+/// What the loader has to say; of properties of one name the first, but all seeds.
+#[derive(Default)]
+struct Chosen<'a> {
+    bootargs: Option<FdtProperty<'a>>,
+    stdout_path: Option<FdtProperty<'a>>,
+    initrd_start: Option<FdtProperty<'a>>,
+    initrd_end: Option<FdtProperty<'a>>,
+}
+
+impl<'a> Chosen<'a> {
+    /// Reads `node`, a part of `blob`, to the end in any case.
+    fn read(&mut self, node: &FdtNode<'a>, blob: &[u8], seeds: &mut Seeds) -> Result<(), FdtError> {
+        let mut all_noted = Ok(());
+        for property in node.properties() {
+            let place = match property.name() {
+                "bootargs" => &mut self.bootargs,
+                "stdout-path" => &mut self.stdout_path,
+                "linux,initrd-start" => &mut self.initrd_start,
+                "linux,initrd-end" => &mut self.initrd_end,
+                "kaslr-seed" | "rng-seed" => {
+                    let value = property.value();
+                    let start = (value.as_ptr().addr() - blob.as_ptr().addr()) as u64;
+                    let end = start + value.len() as u64;
+                    let noted = seeds.insert(PhysRange { start, end });
+                    all_noted = all_noted.and(noted);
+                    continue;
+                }
+                _ => continue,
+            };
+            place.get_or_insert(property);
+        }
+        all_noted.map_err(|ListFull| FdtError::TooManySeeds)
     }
-    let address = |name| chosen.property(name).and_then(|p| integer(p.value()));
-    if let (Some(start), Some(end)) = (address("linux,initrd-start"), address("linux,initrd-end")) {
-        firmware.initrd = end
-            .checked_sub(start)
-            .and_then(|size| PhysRange::new(start, size));
+
+    fn apply(&self, firmware: &mut Firmware) {
+        if let Some(line) = self.bootargs {
+            firmware.bootargs = CommandLine::from_bytes(line.value());
+        }
+        let address = |property: Option<FdtProperty<'_>>| integer(property?.value());
+        if let (Some(start), Some(end)) = (address(self.initrd_start), address(self.initrd_end)) {
+            firmware.initrd = end
+                .checked_sub(start)
+                .and_then(|size| PhysRange::new(start, size));
+        }
     }
 }
 
@@ -212,8 +255,9 @@ fn integer(value: &[u8]) -> Option<u64> {
 /// What the parent's `#address-cells` or `#size-cells` set apart for a number:
 /// with none of them there is no number.
 fn number(cells: Cells<'_>) -> Option<u64> {
-    match cells.as_ref().len() {
-        1 | 2 => cells.to_int().ok(),
+    match cells.as_ref() {
+        [low] => Some(low.get().into()),
+        [high, low] => Some(u64::from(high.get()) << 32 | u64::from(low.get())),
         _ => None,
     }
 }
@@ -224,25 +268,6 @@ fn is_available(node: &FdtNode<'_>) -> bool {
         .is_none_or(|status| matches!(status.value(), b"okay\0" | b"ok\0"))
 }
 
-/// All banks of all memory nodes: QEMU's NUMA puts one bank in each of several.
-fn read_memory(fdt: Fdt<'_>, firmware: &mut Firmware) {
-    for node in fdt.root().children().filter(is_memory) {
-        let Ok(Some(banks)) = node.reg() else {
-            firmware.dropped_banks += 1;
-            continue;
-        };
-        for bank in banks {
-            let range = match (number(bank.address), number(bank.size)) {
-                (Some(start), Some(size)) => PhysRange::new(start, size),
-                _ => None,
-            };
-            if range.is_none_or(|range| firmware.memblock.memory.insert(range).is_err()) {
-                firmware.dropped_banks += 1;
-            }
-        }
-    }
-}
-
 /// As on Linux arm64, `device_type` makes it memory, not its name.
 fn is_memory(node: &FdtNode<'_>) -> bool {
     node.property("device_type")
@@ -250,20 +275,37 @@ fn is_memory(node: &FdtNode<'_>) -> bool {
         && is_available(node)
 }
 
-/// A reservation that wraps is kept as far as it goes, and one that cannot be
-/// read is an error: using memory that firmware needs shows much later, if ever.
-fn read_reservations(fdt: Fdt<'_>, memblock: &mut Memblock) -> Result<(), FdtError> {
+/// All banks of one of the memory nodes: QEMU's NUMA puts one bank in each of several.
+fn read_banks(node: &FdtNode<'_>, firmware: &mut Firmware) {
+    let Ok(Some(banks)) = node.reg() else {
+        firmware.dropped_banks += 1;
+        return;
+    };
+    for bank in banks {
+        let range = match (number(bank.address), number(bank.size)) {
+            (Some(start), Some(size)) => PhysRange::new(start, size),
+            _ => None,
+        };
+        if range.is_none_or(|range| firmware.memblock.memory.insert(range).is_err()) {
+            firmware.dropped_banks += 1;
+        }
+    }
+}
+
+/// The entries of `/memreserve/`. A reservation that wraps is kept as far as it goes.
+fn read_memory_reservations(fdt: Fdt<'_>, memblock: &mut Memblock) -> Result<(), FdtError> {
     for entry in fdt.memory_reservations() {
         if let Some(range) = PhysRange::clipped(entry.address(), entry.size()) {
             memblock.reserved.insert(range)?;
         }
     }
-    let parents = fdt.root().children();
-    for child in parents
-        .filter(|node| node.name_without_address() == "reserved-memory")
-        .flat_map(|node| node.children())
-        .filter(is_available)
-    {
+    Ok(())
+}
+
+/// What `/reserved-memory` holds. One that cannot be read is an error: using memory that
+/// firmware needs shows much later, if ever.
+fn read_reserved_memory(parent: &FdtNode<'_>, memblock: &mut Memblock) -> Result<(), FdtError> {
+    for child in parent.children().filter(is_available) {
         // One without reg asks the kernel to choose a place: nobody uses it here.
         let Some(regions) = child.reg().map_err(|_| FdtError::BadReservation)? else {
             continue;
@@ -284,51 +326,6 @@ fn read_reservations(fdt: Fdt<'_>, memblock: &mut Memblock) -> Result<(), FdtErr
     Ok(())
 }
 
-/// Where a blob holds `/chosen/kaslr-seed` and `/chosen/rng-seed`, as offsets from
-/// its start: whoever reads the tree later must not learn what keys were made of.
-pub type Seeds = RangeList<MAX_RANGES>;
-
-/// The tree in `blob`, checked from end to end, and its seeds.
-fn check_and_find_seeds(blob: &[u8]) -> Result<(Fdt<'_>, Result<Seeds, FdtError>), FdtError> {
-    let mut seeds = SeedFinder::default();
-    let fdt = check(blob, |token, depth| seeds.visit(blob, token, depth))?;
-    let found = seeds.found.map_err(|ListFull| FdtError::TooManySeeds);
-    Ok((fdt, found))
-}
-
-/// Finds the seeds while the blob is checked.
-struct SeedFinder {
-    in_chosen: bool,
-    found: Result<Seeds, ListFull>,
-}
-
-impl Default for SeedFinder {
-    fn default() -> Self {
-        Self {
-            in_chosen: false,
-            found: Ok(Seeds::new()),
-        }
-    }
-}
-
-impl SeedFinder {
-    /// The next step, after which `depth` nodes are open.
-    fn visit(&mut self, blob: &[u8], token: Token, depth: usize) {
-        match token {
-            Token::BeginNode(name) if depth == 2 => self.in_chosen = is_chosen(&blob[name]),
-            Token::Property { name, value } if self.in_chosen && depth == 2 => {
-                if let (Ok(seeds), b"kaslr-seed" | b"rng-seed") = (&mut self.found, &blob[name]) {
-                    let (start, end) = (value.start as u64, value.end as u64);
-                    if let Err(full) = seeds.insert(PhysRange { start, end }) {
-                        self.found = Err(full);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
 /// Overwrites the seeds with zeros; returns how many there were, or `None`, and
 /// the blob is as it was, if they do not lie in it.
 pub fn wipe_seeds(blob: &mut [u8], seeds: &Seeds) -> Option<usize> {
@@ -339,10 +336,6 @@ pub fn wipe_seeds(blob: &mut [u8], seeds: &Seeds) -> Option<usize> {
             .fill(0);
     }
     Some(seeds.as_slice().len())
-}
-
-fn is_chosen(name: &[u8]) -> bool {
-    name.split(|&byte| byte == b'@').next() == Some(b"chosen")
 }
 
 /// Reads what may be a device tree and checks that what was read is sound.

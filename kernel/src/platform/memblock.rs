@@ -1,7 +1,7 @@
 //! Which physical memory there is, and which of it is free: enough of Linux's
 //! memblock for a boot.
 
-use crate::range::{ListFull, PhysRange, RangeList};
+use crate::range::{Gaps, ListFull, PhysRange, RangeList};
 
 /// How many separate ranges each list keeps: as many as Linux begins with
 /// (`INIT_MEMBLOCK_REGIONS`). Phones have some 60 reservations.
@@ -29,12 +29,13 @@ impl Memblock {
     }
 
     /// The page-aligned parts of all banks that may be mapped.
-    pub fn mappable(&self, page_bytes: u64) -> impl Iterator<Item = PhysRange> + '_ {
-        self.memory
-            .as_slice()
-            .iter()
-            .flat_map(move |&bank| self.nomap.gaps_in(bank))
-            .filter_map(move |part| part.align_inward(page_bytes))
+    pub fn mappable(&self, page_bytes: u64) -> Mappable<'_> {
+        Mappable {
+            banks: self.memory.as_slice(),
+            nomap: &self.nomap,
+            gaps: Gaps::default(),
+            page_bytes,
+        }
     }
 
     /// Takes `size_bytes` of free memory at a multiple of `align_bytes` (a power
@@ -109,13 +110,33 @@ impl Memblock {
             .filter_map(move |part| part.intersect(within))
             .flat_map(|part| self.reserved.gaps_in(part))
     }
+}
 
-    /// Free memory in bytes: banks less `reserved` and `nomap`.
-    pub fn free_bytes(&self) -> u64 {
-        self.mappable(1)
-            .flat_map(|part| self.reserved.gaps_in(part))
-            .map(PhysRange::size_bytes)
-            .sum()
+/// What [`Memblock::mappable`] finds.
+#[derive(Clone, Debug)]
+pub struct Mappable<'a> {
+    banks: &'a [PhysRange],
+    nomap: &'a RangeList<MAX_RANGES>,
+    gaps: Gaps<'a>,
+    page_bytes: u64,
+}
+
+impl Iterator for Mappable<'_> {
+    type Item = PhysRange;
+
+    // One copy for everybody who looks for memory.
+    #[inline(never)]
+    fn next(&mut self) -> Option<PhysRange> {
+        loop {
+            let page_bytes = self.page_bytes;
+            let part = self.gaps.find_map(|gap| gap.align_inward(page_bytes));
+            if part.is_some() {
+                return part;
+            }
+            let (&bank, rest) = self.banks.split_first()?;
+            self.banks = rest;
+            self.gaps = self.nomap.gaps_in(bank);
+        }
     }
 }
 
@@ -153,6 +174,15 @@ mod tests {
 
     fn range(start: u64, end: u64) -> PhysRange {
         PhysRange { start, end }
+    }
+
+    /// Banks less `reserved` and `nomap`.
+    fn free_bytes(memblock: &Memblock) -> u64 {
+        memblock
+            .mappable(1)
+            .flat_map(|part| memblock.reserved.gaps_in(part))
+            .map(PhysRange::size_bytes)
+            .sum()
     }
 
     fn sample() -> Memblock {
@@ -196,7 +226,7 @@ mod tests {
     #[test]
     fn allocate_refuses_what_does_not_fit_and_takes_nothing() {
         let mut memblock = sample();
-        let free = memblock.free_bytes();
+        let free = free_bytes(&memblock);
         let error = memblock.allocate(0x2_0000, 0x1000, EVERYWHERE);
         assert_eq!(
             error,
@@ -204,7 +234,7 @@ mod tests {
                 size_bytes: 0x2_0000
             })
         );
-        assert_eq!(memblock.free_bytes(), free);
+        assert_eq!(free_bytes(&memblock), free);
         assert_eq!(free, 0x1_0000 + 0x1_0000 - 0x1000 - 0x1800);
     }
 
@@ -274,7 +304,7 @@ mod tests {
                 assert_eq!(got.size_bytes(), size);
                 assert!(memblock.reserved.as_slice().iter().any(|r| r.contains(got)));
                 assert!(before.mappable(align).any(|part| part.contains(got)));
-                assert_eq!(before.free_bytes() - memblock.free_bytes(), size);
+                assert_eq!(free_bytes(&before) - free_bytes(&memblock), size);
                 taken += 1;
             }
         }

@@ -170,24 +170,44 @@ impl<const N: usize> RangeList<N> {
     }
 
     /// The parts of `range` that no range of the list covers, ascending.
-    pub fn gaps_in(&self, range: PhysRange) -> impl Iterator<Item = PhysRange> + '_ {
-        let mut at = range.start;
-        let mut covered = self.as_slice().iter();
-        core::iter::from_fn(move || {
-            while at < range.end {
-                let next = covered.find(|r| r.end > at);
-                let gap_end = next.map_or(range.end, |r| r.start.min(range.end));
-                let gap = PhysRange {
-                    start: at,
-                    end: gap_end,
-                };
-                at = next.map_or(range.end, |r| r.end);
-                if gap.start < gap.end {
-                    return Some(gap);
-                }
+    pub fn gaps_in(&self, range: PhysRange) -> Gaps<'_> {
+        Gaps {
+            left: range,
+            covered: self.as_slice(),
+        }
+    }
+}
+
+/// What [`RangeList::gaps_in`] finds.
+#[derive(Clone, Debug, Default)]
+pub struct Gaps<'a> {
+    left: PhysRange,
+    covered: &'a [PhysRange],
+}
+
+impl Iterator for Gaps<'_> {
+    type Item = PhysRange;
+
+    // One copy for everybody who looks for memory.
+    #[inline(never)]
+    fn next(&mut self) -> Option<PhysRange> {
+        while let Some((first, rest)) = self.covered.split_first() {
+            if first.start >= self.left.end {
+                break;
             }
-            None
-        })
+            let gap = PhysRange {
+                start: self.left.start,
+                end: first.start,
+            };
+            self.left.start = self.left.start.max(first.end);
+            self.covered = rest;
+            if gap.start < gap.end {
+                return Some(gap);
+            }
+        }
+        let last = self.left;
+        self.left.start = last.end;
+        (last.start < last.end).then_some(last)
     }
 }
 

@@ -1,78 +1,68 @@
 //! Finds devices in the tree, and where the CPU sees them.
 
-use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 
 use super::{Conduit, is_available, number};
 
-/// How far down devices are looked for; the root is the first level.
-const MAX_DEPTH: usize = 9;
+/// How many levels below the root devices are looked for: that bounds the stack, and
+/// how often a subtree is skipped over.
+const MAX_LEVELS: u32 = 8;
 
-/// A node, and the buses it lies on: from the root down.
-struct Lineage<'a> {
-    nodes: [FdtNode<'a>; MAX_DEPTH],
-    len: usize,
+/// A device, and where its first register is on the bus from which one looks.
+struct Device<'a> {
+    node: FdtNode<'a>,
+    address: Option<u64>,
 }
 
-impl<'a> Lineage<'a> {
-    fn root(fdt: Fdt<'a>) -> Self {
-        Self {
-            nodes: [fdt.root(); MAX_DEPTH],
-            len: 1,
-        }
+impl<'a> Device<'a> {
+    /// Seen from its own bus.
+    fn new(node: FdtNode<'a>) -> Self {
+        let first = node.reg().ok().flatten().and_then(|mut reg| reg.next());
+        let address = first.and_then(|first| number(first.address));
+        Self { node, address }
     }
 
-    /// The node at `path`; a name in it without unit address takes any.
-    fn at_path(fdt: Fdt<'a>, path: &str) -> Option<Self> {
-        let mut lineage = Self::root(fdt);
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            let child = lineage.node().child(name)?;
-            lineage.push(child)?;
-        }
-        Some(lineage)
+    /// Seen from the parent of `bus`, on which it was found.
+    fn through(mut self, bus: &FdtNode<'_>) -> Self {
+        self.address = self.address.and_then(|child| to_parent_bus(bus, child));
+        self
     }
 
-    /// The first available node that is `wanted` and not on a disabled bus.
-    fn first(fdt: Fdt<'a>, wanted: fn(&FdtNode<'_>) -> bool) -> Option<Self> {
-        let mut lineage = Self::root(fdt);
-        lineage.descend(wanted).then_some(lineage)
-    }
-
-    /// Goes to the first such node below, if there is one. No deeper than
-    /// MAX_DEPTH: that bounds the stack, and how often a subtree is skipped over.
-    fn descend(&mut self, wanted: fn(&FdtNode<'_>) -> bool) -> bool {
-        for child in self.node().children().filter(is_available) {
-            if self.push(child).is_none() {
-                return false;
-            }
-            if wanted(&child) || self.descend(wanted) {
-                return true;
-            }
-            self.len -= 1;
-        }
-        false
-    }
-
-    fn node(&self) -> FdtNode<'a> {
-        self.nodes[self.len - 1]
-    }
-
-    fn push(&mut self, child: FdtNode<'a>) -> Option<()> {
-        *self.nodes.get_mut(self.len)? = child;
-        self.len += 1;
-        Some(())
-    }
-
-    /// Where the CPU sees the node's first register.
-    fn address(&self) -> Option<u64> {
-        let first = self.node().reg().ok()??.next()?;
-        let buses = self.nodes[1..].iter().take(self.len.saturating_sub(2));
-        buses
-            .rev()
-            .try_fold(number(first.address)?, |address, bus| {
-                to_parent_bus(bus, address)
+    /// The first available node below `bus` that is `wanted` and not on a disabled bus.
+    fn first(bus: FdtNode<'a>, wanted: fn(&FdtNode<'_>) -> bool, levels: u32) -> Option<Self> {
+        let levels = levels.checked_sub(1)?;
+        bus.children()
+            .filter(is_available)
+            .find_map(|child| match wanted(&child) {
+                true => Some(Self::new(child)),
+                false => Some(Self::first(child, wanted, levels)?.through(&child)),
             })
+    }
+
+    /// The node that has these names on the way down from `bus`; one without unit
+    /// address takes any.
+    fn at_path(bus: FdtNode<'a>, path: &[u8], levels: u32) -> Option<Self> {
+        let levels = levels.checked_sub(1)?;
+        let start = path.iter().position(|&byte| byte != b'/')?;
+        let path = &path[start..];
+        let end = path.iter().position(|&byte| byte == b'/');
+        let (name, rest) = path.split_at(end.unwrap_or(path.len()));
+        let is_it = |node: &FdtNode<'_>| {
+            node.name().as_bytes() == name || node.name_without_address().as_bytes() == name
+        };
+        let node = bus.children().find(is_it)?;
+        match rest.iter().all(|&byte| byte == b'/') {
+            true => Some(Self::new(node)),
+            false => Some(Self::at_path(node, rest, levels)?.through(&node)),
+        }
+    }
+
+    /// Where its registers are: a PrimeCell fills 4 KiB, and what starts in their
+    /// midst is neither one nor any other device here.
+    fn register_page(&self) -> Option<u64> {
+        self.address.filter(|address| address % 0x1000 == 0)
     }
 }
 
@@ -97,8 +87,8 @@ pub(super) fn find_psci(fdt: Fdt<'_>) -> Option<Conduit> {
     let is_psci = |node: &FdtNode<'_>| {
         node.is_compatible("arm,psci-0.2") || node.is_compatible("arm,psci-1.0")
     };
-    let psci = Lineage::first(fdt, is_psci)?;
-    match psci.node().property("method")?.value() {
+    let psci = Device::first(fdt.root(), is_psci, MAX_LEVELS)?;
+    match psci.node.property("method")?.value() {
         b"hvc\0" => Some(Conduit::Hvc),
         b"smc\0" => Some(Conduit::Smc),
         _ => None,
@@ -109,20 +99,21 @@ pub(super) fn find_psci(fdt: Fdt<'_>) -> Option<Conduit> {
 pub(super) fn find_power_manager(fdt: Fdt<'_>) -> Option<u64> {
     // The later name for the whole block comes with this one for its watchdog.
     let is_manager = |node: &FdtNode<'_>| node.is_compatible("brcm,bcm2835-pm-wdt");
-    register_page(&Lineage::first(fdt, is_manager)?)
+    Device::first(fdt.root(), is_manager, MAX_LEVELS)?.register_page()
 }
 
-/// The PL011 that `/chosen/stdout-path` names, by path or alias; without one,
-/// the first in the tree.
-pub(super) fn find_console(fdt: Fdt<'_>) -> Option<u64> {
-    named_pl011(fdt).or_else(|| register_page(&Lineage::first(fdt, is_pl011)?))
+/// The PL011 that `stdout_path`, the property of `/chosen`, names by path or alias;
+/// without one, the first in the tree.
+pub(super) fn find_console(fdt: Fdt<'_>, stdout_path: Option<FdtProperty<'_>>) -> Option<u64> {
+    let named = stdout_path.and_then(|path| named_pl011(fdt, path));
+    named.or_else(|| Device::first(fdt.root(), is_pl011, MAX_LEVELS)?.register_page())
 }
 
-fn named_pl011(fdt: Fdt<'_>) -> Option<u64> {
-    let chosen = fdt.root().child("chosen")?;
-    let stdout = chosen.property("stdout-path")?.value_as::<&str>().ok()?;
+fn named_pl011(fdt: Fdt<'_>, stdout_path: FdtProperty<'_>) -> Option<u64> {
+    let stdout = stdout_path.value_as::<&str>().ok()?;
     // Options such as the baud rate may follow.
-    let path = stdout.split(':').next()?;
+    let end = stdout.bytes().position(|byte| byte == b':');
+    let path = &stdout[..end.unwrap_or(stdout.len())];
     let path = match path.starts_with('/') {
         true => path,
         false => {
@@ -130,17 +121,11 @@ fn named_pl011(fdt: Fdt<'_>) -> Option<u64> {
             aliases.property(path)?.value_as::<&str>().ok()?
         }
     };
-    let named = Lineage::at_path(fdt, path)?;
-    let usable = is_pl011(&named.node()) && is_available(&named.node());
-    usable.then(|| register_page(&named))?
+    let named = Device::at_path(fdt.root(), path.as_bytes(), MAX_LEVELS)?;
+    let usable = is_pl011(&named.node) && is_available(&named.node);
+    usable.then(|| named.register_page())?
 }
 
 fn is_pl011(node: &FdtNode<'_>) -> bool {
     node.is_compatible("arm,pl011")
-}
-
-/// Where a device's registers are: a PrimeCell fills 4 KiB, and what starts in
-/// their midst is neither one nor any other device here.
-fn register_page(device: &Lineage<'_>) -> Option<u64> {
-    device.address().filter(|address| address % 0x1000 == 0)
 }

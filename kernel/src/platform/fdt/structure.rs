@@ -11,7 +11,7 @@ use core::ops::Range;
 
 use dtoolkit::fdt::Fdt;
 
-use super::{FdtError, HEADER_BYTES, total_size};
+use super::{FdtError, HEADER_BYTES, MAX_FDT_SIZE};
 
 /// The format this reads; later ones that say they are compatible will do.
 const VERSION: u32 = 17;
@@ -40,59 +40,131 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// The tree in `blob`, once its structure has been checked: each step is shown to
-/// `visit`, with how many nodes are open. Takes time in proportion to the blob's
-/// length.
-pub(super) fn check(blob: &[u8], mut visit: impl FnMut(Token, usize)) -> Result<Fdt<'_>, FdtError> {
-    let mut tokens = Tokens::new(blob)?;
-    while let Some(token) = tokens.next(blob)? {
-        visit(token, tokens.depth);
+/// The tree in `blob`, once its structure has been checked. Takes time in proportion to
+/// the blob's length.
+pub(super) fn check(blob: &[u8]) -> Result<Fdt<'_>, FdtError> {
+    let mut block = StructureBlock::of(blob)?;
+    // How many nodes are open; properties come before a node's children.
+    let mut depth = 0_u32;
+    let mut root_seen = false;
+    let mut properties_may_follow = false;
+    loop {
+        let here = block.at;
+        match block.word()? {
+            BEGIN_NODE if depth > 0 || !root_seen => {
+                let name_end = block.string(block.at, block.end)?;
+                block.advance(name_end + 1)?;
+                depth += 1;
+                (root_seen, properties_may_follow) = (true, true);
+            }
+            END_NODE if depth > 0 => {
+                depth -= 1;
+                properties_may_follow = false;
+            }
+            PROP if properties_may_follow => {
+                let length = block.word()? as usize;
+                let name = block.strings.start.saturating_add(block.word()? as usize);
+                block.advance(block.at.saturating_add(length))?;
+                let longest = name.saturating_add(MAX_NAME_BYTES + 1);
+                block.string(name, longest.min(block.strings.end))?;
+            }
+            // Before the root, it would not begin where the header says.
+            NOP if root_seen => {}
+            END if root_seen && depth == 0 => return Ok(Fdt::new_unchecked(blob)),
+            _ => return Err(malformed("a token that cannot be", here)),
+        }
     }
-    Ok(Fdt::new_unchecked(blob))
 }
 
-/// A step through the tree; ranges are offsets in the blob.
-pub(super) enum Token {
-    /// A node begins: its name.
-    BeginNode(Range<usize>),
-    /// The innermost node ends.
-    EndNode,
-    /// A property of the innermost node.
-    Property {
-        name: Range<usize>,
-        value: Range<usize>,
-    },
+/// The header: offsets from the blob's start, and sizes, in bytes (Devicetree
+/// Specification, 5.2).
+pub(super) struct Header {
+    magic: u32,
+    total_size: u32,
+    structure: u32,
+    strings: u32,
+    reservations: u32,
+    version: u32,
+    last_compatible_version: u32,
+    strings_size: u32,
+    structure_size: u32,
 }
 
-/// Steps through the structure block. Keeps no borrow of the blob, so that a
-/// caller can overwrite a value on the way.
-pub(super) struct Tokens {
+impl Header {
+    // One copy, and a loop in it: nine words of four single bytes each are long.
+    #[inline(never)]
+    pub fn new(bytes: &[u8; HEADER_BYTES]) -> Self {
+        let mut words = [0; HEADER_BYTES / 4];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u32::from_be_bytes(*bytes);
+        }
+        let [
+            magic,
+            total_size,
+            structure,
+            strings,
+            reservations,
+            version,
+            last_compatible_version,
+            _boot_cpu,
+            strings_size,
+            structure_size,
+        ] = words;
+        Self {
+            magic,
+            total_size,
+            structure,
+            strings,
+            reservations,
+            version,
+            last_compatible_version,
+            strings_size,
+            structure_size,
+        }
+    }
+
+    /// See [`super::total_size`].
+    pub fn total_size(&self) -> Result<usize, FdtError> {
+        if self.magic != 0xd00d_feed {
+            return Err(FdtError::BadMagic(self.magic));
+        }
+        match self.total_size as usize {
+            bytes if (HEADER_BYTES..=MAX_FDT_SIZE).contains(&bytes) => Ok(bytes),
+            _ => Err(FdtError::BadSize(self.total_size)),
+        }
+    }
+
+    /// Where the names of properties are: the last block of all.
+    pub fn strings(&self) -> Range<usize> {
+        let start = self.strings as usize;
+        start..start.saturating_add(self.strings_size as usize)
+    }
+}
+
+/// The structure block, as far as it has been read.
+struct StructureBlock<'a> {
+    blob: &'a [u8],
     at: usize,
-    /// Where the structure block ends.
     end: usize,
+    /// Where names of properties are.
     strings: Range<usize>,
-    /// How many nodes are open; the root's own properties have 1.
-    pub depth: usize,
-    /// Properties come before a node's children.
-    properties_may_follow: bool,
-    root_seen: bool,
 }
 
-impl Tokens {
+impl<'a> StructureBlock<'a> {
     /// Checks header and reservations, and stands before the root.
-    pub fn new(blob: &[u8]) -> Result<Self, FdtError> {
+    fn of(blob: &'a [u8]) -> Result<Self, FdtError> {
         let header = blob
             .first_chunk::<HEADER_BYTES>()
             .ok_or(malformed("blob ends in the header", blob.len()))?;
-        if total_size(header)? != blob.len() {
+        let header = Header::new(header);
+        if header.total_size()? != blob.len() {
             return Err(malformed("totalsize is not the blob's length", 4));
         }
-        let field = |offset| word(blob, offset).unwrap_or(0);
-        if !(field(24)..=field(20)).contains(&VERSION) {
+        if !(header.last_compatible_version..=header.version).contains(&VERSION) {
             return Err(malformed("not compatible with version 17", 20));
         }
-        let (structure, strings, reservations) =
-            (field(8) as usize, field(12) as usize, field(16) as usize);
+        let (structure, reservations) = (header.structure as usize, header.reservations as usize);
+        let strings = header.strings();
         // In the order of the specification, none reaching into the next.
         if reservations < HEADER_BYTES || reservations % 8 != 0 {
             return Err(malformed("bad place of the reservations", 16));
@@ -100,62 +172,24 @@ impl Tokens {
         if structure % 4 != 0 {
             return Err(malformed("bad place of the structure block", 8));
         }
-        let end = structure.saturating_add(field(36) as usize);
-        let strings_end = strings.saturating_add(field(32) as usize);
-        if end > strings || strings_end > blob.len() {
+        let end = structure.saturating_add(header.structure_size as usize);
+        if end > strings.start || strings.end > blob.len() {
             return Err(malformed("blocks overlap, or leave the blob", 8));
         }
         check_reservations(blob, reservations..structure)?;
         Ok(Self {
+            blob,
             at: structure,
             end,
-            strings: strings..strings_end,
-            depth: 0,
-            properties_may_follow: false,
-            root_seen: false,
+            strings,
         })
     }
 
-    /// The next step; `None` after the last.
-    pub fn next(&mut self, blob: &[u8]) -> Result<Option<Token>, FdtError> {
-        loop {
-            let here = self.at;
-            match self.word(blob)? {
-                BEGIN_NODE if self.depth > 0 || !self.root_seen => {
-                    let name = self.string(blob, self.at..self.end)?;
-                    self.advance(name.end + 1)?;
-                    self.depth += 1;
-                    self.properties_may_follow = true;
-                    self.root_seen = true;
-                    return Ok(Some(Token::BeginNode(name)));
-                }
-                END_NODE if self.depth > 0 => {
-                    self.depth -= 1;
-                    self.properties_may_follow = false;
-                    return Ok(Some(Token::EndNode));
-                }
-                PROP if self.properties_may_follow => {
-                    let length = self.word(blob)? as usize;
-                    let name_offset = self.word(blob)? as usize;
-                    let value = self.at..self.at.saturating_add(length);
-                    self.advance(value.end)?;
-                    let start = self.strings.start.saturating_add(name_offset);
-                    let longest = start.saturating_add(MAX_NAME_BYTES + 1);
-                    let name = self.string(blob, start..longest.min(self.strings.end))?;
-                    return Ok(Some(Token::Property { name, value }));
-                }
-                // Before the root, it would not begin where the header says.
-                NOP if self.root_seen => {}
-                END if self.root_seen && self.depth == 0 => return Ok(None),
-                _ => return Err(malformed("a token that cannot be", here)),
-            }
-        }
-    }
-
-    fn word(&mut self, blob: &[u8]) -> Result<u32, FdtError> {
+    /// The next word.
+    fn word(&mut self) -> Result<u32, FdtError> {
         let here = self.at;
         self.advance(here + 4)?;
-        word(blob, here).ok_or(malformed("the structure block ends early", here))
+        word(self.blob, here).ok_or(malformed("the structure block ends early", here))
     }
 
     /// Goes on at `offset`, rounded up to a whole token.
@@ -167,11 +201,10 @@ impl Tokens {
         Ok(())
     }
 
-    /// The string that starts `within`, without its NUL.
+    /// Where the string from `start` on has its NUL, which is before `end`.
     #[inline(never)]
-    fn string(&self, blob: &[u8], within: Range<usize>) -> Result<Range<usize>, FdtError> {
-        let start = within.start;
-        let bytes = blob.get(within).unwrap_or(&[]);
+    fn string(&self, start: usize, end: usize) -> Result<usize, FdtError> {
+        let bytes = self.blob.get(start..end).unwrap_or(&[]);
         let mut any = 0;
         let length = bytes.iter().position(|&byte| {
             any |= byte;
@@ -179,7 +212,7 @@ impl Tokens {
         });
         length
             .filter(|&length| any.is_ascii() || core::str::from_utf8(&bytes[..length]).is_ok())
-            .map(|length| start..start + length)
+            .map(|length| start + length)
             .ok_or(malformed("a name that has no end or is not text", start))
     }
 }

@@ -24,8 +24,7 @@ fn read_blob(blob: &[u8]) -> Result<Firmware, FdtError> {
 
 /// What a boot does in two stages.
 fn find_and_wipe(blob: &mut [u8]) -> Result<usize, FdtError> {
-    let (_, seeds) = check_and_find_seeds(blob)?;
-    let seeds = seeds?;
+    let seeds = read_blob(blob)?.seeds;
     Ok(wipe_seeds(blob, &seeds).expect("found in this blob"))
 }
 

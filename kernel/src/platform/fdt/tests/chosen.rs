@@ -122,9 +122,20 @@ fn seeds_are_wiped_and_nothing_else() {
 }
 
 #[test]
+fn behind_too_many_seeds_all_is_read() {
+    let blob = Blob::with_memory().chosen(|n| {
+        let seeded = (0..MAX_RANGES + 1).fold(n, |n, _| n.property("rng-seed", &[7; 4]));
+        seeded.text("bootargs", "ptdump")
+    });
+    let mut firmware = Firmware::new();
+    let result = read(&blob.finish(), &mut firmware);
+    assert_eq!(result, Err(FdtError::TooManySeeds));
+    assert_eq!(firmware.bootargs.as_str(), "ptdump");
+}
+
+#[test]
 fn seeds_of_another_blob_are_not_wiped() {
-    let (_, seeds) = check_and_find_seeds(VIRT).unwrap();
-    let seeds = seeds.unwrap();
+    let seeds = read_blob(VIRT).unwrap().seeds;
     let mut short = VIRT[..100].to_vec();
     assert_eq!(wipe_seeds(&mut short, &seeds), None);
     assert_eq!(short, VIRT[..100]);
