@@ -106,7 +106,11 @@ pub fn print_line(line: fmt::Arguments<'_>) {
         let _ = Raw.write_str("\n");
     }
     // The console cannot fail; a value's own Display may, and the rest still counts.
-    let _ = Raw.write_fmt(line);
+    // Plain text is left to no formatter.
+    let _ = match line.as_str() {
+        Some(text) => Raw.write_str(text),
+        None => Raw.write_fmt(line),
+    };
     let _ = Raw.write_str("\n");
 }
 

@@ -21,7 +21,7 @@ use crate::blackbox::previous_boot;
 use crate::boot::early::early_tables;
 use crate::boot::info::boot_info;
 use crate::console::raw_println;
-use crate::mm::frames::FrameRun;
+use crate::mm::frames::Frames;
 use crate::mm::layout::{KIMAGE_VADDR, PAGE_END, PAGE_SIZE};
 use crate::mm::{self, KernelTables, image};
 use crate::report::warn_once;
@@ -310,7 +310,7 @@ where
 /// for does not matter: the assertion comes first.
 #[inline(never)]
 fn noalloc_hoisted_assert(stage: Stage) {
-    create_pgd_mapping_9ed2b46::<FrameRun>(&mut tables(stage), nowhere(), None);
+    create_pgd_mapping_9ed2b46::<Frames<'_>>(&mut tables(stage), nowhere(), None);
 }
 
 /// Live data to Device memory, without break-before-make.
@@ -325,7 +325,7 @@ fn unsafe_prot_change(stage: Stage) {
 #[inline(never)]
 fn table_pool_exhausted(stage: Stage) {
     // SAFETY: there is no frame in it that could be used wrongly.
-    let mut empty = unsafe { FrameRun::new(TableWindow::new(0), PhysRange { start: 0, end: 0 }) };
+    let mut empty = unsafe { Frames::of_run(TableWindow::new(0), PhysRange { start: 0, end: 0 }) };
     // fault: TABLE_POOL_EXHAUSTED
     expect_mapped(tables(stage).create_mapping(nowhere(), Flags::NONE, &mut empty));
 }

@@ -77,16 +77,18 @@ extern "C" fn kmain() -> ! {
     let passed = selftest::run(boot, &mut tables, before) && no_wx;
 
     stage::enter(Stage::Done);
-    let (verdict, outcome) = match passed {
-        true => ("PASS", Outcome::Pass),
-        false => ("FAIL", Outcome::Fail),
-    };
     blackbox::set_outcome(passed);
     if power::has_no_way_out() {
         // Whoever watches would take it for a hang.
         raw_println!("boot: no way to power off, parks after this");
     }
-    raw_println!("boot: {verdict}");
+    let outcome = if passed {
+        raw_println!("boot: PASS");
+        Outcome::Pass
+    } else {
+        raw_println!("boot: FAIL");
+        Outcome::Fail
+    };
     console::drain();
     power::exit(outcome)
 }

@@ -17,7 +17,7 @@ use super::{DEFAULT_FDT_PA, DEFAULT_UART_PA, efi};
 use crate::arch::mmu::{MmuRegisters, TableWindow};
 use crate::arch::{cache, cpu, debug, exception, guarded, power};
 use crate::logger::{early_info, early_warn};
-use crate::mm::frames::{FrameRun, MemblockFrames, static_frames};
+use crate::mm::frames::{Frames, static_frames};
 use crate::mm::layout::{IdentityGeometry, PAGE_SIZE};
 use crate::mm::linear::{self, LinearMap};
 use crate::mm::{KernelTables, fixmap, for_each_table, heap, image};
@@ -182,7 +182,8 @@ fn locate(fdt_pa: u64, image: PhysRange) -> Result<PhysRange, Unusable> {
         return Err(Unusable::InImage);
     }
     probe((range.end - 1) & !3)?;
-    cache::clean(range);
+    let end = fdt_pa + size.min(fdt::used_size(&bytes) as u64);
+    cache::clean(PhysRange { end, ..range });
     Ok(range)
 }
 
@@ -258,7 +259,6 @@ fn build_tables(boot: &mut BootInfo, options: &Options) {
     let window = *tables.memory();
     // SAFETY: taken here and only here.
     let mut frames = unsafe { static_frames(window) };
-    let all = frames.available();
 
     map_image(&mut tables, &mut frames, boot.image_pa);
     match fixmap::init(&mut tables, &mut frames) {
@@ -286,15 +286,18 @@ fn build_tables(boot: &mut BootInfo, options: &Options) {
             identity_map_device(&mut idmap, &mut frames, pa);
         }
     }
-    boot.static_frames = all - frames.available();
+    boot.static_frames = frames.count();
 
     boot.linear = LinearMap::for_banks(&boot.firmware.memblock, pa_bits);
     let reach = boot.linear.reach(pa_bits);
+    // Taking frames changes what is reserved, never what is to be mapped.
+    let memory = boot.firmware.memblock;
     // SAFETY: what the device tree declares as RAM and nobody reserved is free.
-    let mut frames = unsafe { MemblockFrames::new(&mut boot.firmware.memblock, window, reach) };
+    let mut frames = unsafe { Frames::of_ram(&mut boot.firmware.memblock, window, reach) };
     if let Err((piece, error)) = linear::map(
         &mut tables,
         &mut frames,
+        &memory,
         boot.linear,
         reach,
         boot.image_pa,
@@ -321,7 +324,7 @@ fn build_tables(boot: &mut BootInfo, options: &Options) {
 }
 
 /// Maps each segment where the image is linked; the stack guards stay holes.
-fn map_image(tables: &mut KernelTables, frames: &mut FrameRun, image_pa: u64) {
+fn map_image(tables: &mut KernelTables, frames: &mut Frames<'_>, image_pa: u64) {
     for segment in image::segments() {
         // Relocation writes rodata once more, at its virtual address; the
         // protect stage then takes that right away.
@@ -362,7 +365,7 @@ fn check_identity_map(idmap: &IdentityMap, image_pa: u64) {
 }
 
 /// Adds a device's page to the identity map, for the way to the high stage.
-fn identity_map_device(idmap: &mut IdentityMap, frames: &mut FrameRun, pa: u64) {
+fn identity_map_device(idmap: &mut IdentityMap, frames: &mut Frames<'_>, pa: u64) {
     let page = fixmap::page_of(pa);
     let mapping = Mapping {
         va: VirtAddr::new(page),

@@ -91,7 +91,7 @@ impl Pl011 {
             return Err(NotAPl011);
         }
         // UARTPeriphID0: part 0x11; UARTPCellID0..3.
-        for (offset, id) in [
+        for &(offset, id) in &[
             (0xfe0, 0x11),
             (0xff0, 0x0d),
             (0xff4, 0xf0),

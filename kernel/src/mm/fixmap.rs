@@ -12,7 +12,7 @@ use platform::fdt::{self, FdtError, HEADER_BYTES, MAX_FDT_SIZE};
 use platform::range::PhysRange;
 
 use super::KernelTables;
-use super::frames::FrameRun;
+use super::frames::Frames;
 use super::layout::{FIXADDR_START, LEVEL2_BLOCK_SIZE, PAGE_SIZE};
 use crate::arch::tlb;
 
@@ -46,7 +46,7 @@ const _: () = assert!(FIX_NOALLOC + PAGE_SIZE < FIX_SELFTEST_PAGES);
 ///
 /// # Errors
 /// What `create_tables` refused.
-pub fn init(tables: &mut KernelTables, frames: &mut FrameRun) -> Result<Flush, MapError> {
+pub fn init(tables: &mut KernelTables, frames: &mut Frames<'_>) -> Result<Flush, MapError> {
     tables.create_tables(
         VirtAddr::new(FIXADDR_START),
         FIXADDR_END - FIXADDR_START,

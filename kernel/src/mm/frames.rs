@@ -17,119 +17,79 @@ use super::layout::{
 /// One table frame.
 pub type Frame = &'static mut Table;
 
-/// A run of frames that are nobody else's.
+/// Where frames come from: a run that nobody else uses, and free RAM once it is used up.
+/// One type for both, so that there is one copy of the code that builds tables.
 #[derive(Debug)]
-pub struct FrameRun {
+pub struct Frames<'m> {
     window: TableWindow,
-    free: PhysRange,
-}
-
-impl FrameRun {
-    /// Frames of `range`, page-aligned.
-    ///
-    /// # Safety
-    /// Nobody else uses `range`, now or later, and it is reachable by `window`.
-    pub unsafe fn new(window: TableWindow, range: PhysRange) -> Self {
-        Self {
-            window,
-            free: range,
-        }
-    }
-
-    /// How many are left.
-    pub fn available(&self) -> usize {
-        (self.free.size_bytes() / PAGE_SIZE) as usize
-    }
-
-    fn take(&mut self) -> (PhysAddr, Frame) {
-        let pa = PhysAddr::new(self.free.start);
-        self.free.start += PAGE_SIZE;
-        assert!(
-            self.free.start <= self.free.end,
-            "more table frames taken than reserved"
-        );
-        // SAFETY: new()'s caller gave the run away; each page is taken once.
-        (pa, unsafe { self.window.frame(pa) })
-    }
-}
-
-impl TableAlloc for FrameRun {
-    type Frame = Frame;
-    type Reserved<'a> = Reserved<'a, 'a>;
-
-    fn reserve(&mut self, needed: usize) -> Result<Reserved<'_, '_>, MapError> {
-        let available = self.available();
-        if available < needed {
-            return Err(MapError::OutOfFrames { needed, available });
-        }
-        let start = self.free.start;
-        self.free.start += needed as u64 * PAGE_SIZE;
-        let run = Self {
-            window: self.window,
-            free: PhysRange {
-                start,
-                end: self.free.start,
-            },
-        };
-        Ok(Reserved {
-            run,
-            source: None,
-            left: needed,
-        })
-    }
-}
-
-/// Frames from free RAM, while the MMU is off.
-pub struct MemblockFrames<'m> {
-    memblock: &'m mut Memblock,
-    window: TableWindow,
-    within: PhysRange,
+    run: PhysRange,
+    ram: Option<FreeRam<'m>>,
     count: usize,
 }
 
-impl<'m> MemblockFrames<'m> {
+/// Free RAM, while the MMU is off.
+#[derive(Debug)]
+struct FreeRam<'m> {
+    memblock: &'m mut Memblock,
+    within: PhysRange,
+}
+
+impl<'m> Frames<'m> {
+    /// The frames of `run`, page-aligned.
+    ///
+    /// # Safety
+    /// Nobody else uses `run`, now or later, and it is reachable by `window`.
+    pub unsafe fn of_run(window: TableWindow, run: PhysRange) -> Self {
+        Self {
+            window,
+            run,
+            ram: None,
+            count: 0,
+        }
+    }
+
     /// Frames from what is free in `memblock` and lies in `within`.
     ///
     /// # Safety
     /// What `memblock` says is free must be RAM that nobody uses, and reachable
     /// by `window`.
-    pub unsafe fn new(memblock: &'m mut Memblock, window: TableWindow, within: PhysRange) -> Self {
+    pub unsafe fn of_ram(
+        memblock: &'m mut Memblock,
+        window: TableWindow,
+        within: PhysRange,
+    ) -> Self {
         Self {
-            memblock,
             window,
-            within,
+            run: PhysRange { start: 0, end: 0 },
+            ram: Some(FreeRam { memblock, within }),
             count: 0,
         }
     }
 
-    /// The memory that allocation draws on.
-    pub fn memblock(&self) -> &Memblock {
-        self.memblock
-    }
-
-    /// How many were taken.
+    /// How many were reserved.
     pub fn count(&self) -> usize {
         self.count
     }
+}
 
+impl FreeRam<'_> {
     /// At most `needed` of the frames that reserve() has found.
-    fn next_run(&mut self, needed: usize) -> FrameRun {
+    fn next_run(&mut self, needed: usize) -> PhysRange {
         let size_bytes = needed as u64 * PAGE_SIZE;
         let piece = self
             .memblock
             .allocate_piece(size_bytes, PAGE_SIZE, self.within);
-        let range = match piece {
-            Ok(range) => range,
+        let run = match piece {
+            Ok(run) => run,
             Err(error) => panic!("table frames: {error}"),
         };
         // Whoever ran before may have left lines of it dirty.
-        cache::clean_and_invalidate(range);
-        // SAFETY: free memory until now, by new()'s caller; nobody else gets it.
-        unsafe { FrameRun::new(self.window, range) }
+        cache::clean_and_invalidate(run);
+        run
     }
 }
 
-impl<'m> TableAlloc for MemblockFrames<'m> {
+impl<'m> TableAlloc for Frames<'m> {
     type Frame = Frame;
     type Reserved<'a>
         = Reserved<'a, 'm>
@@ -137,27 +97,24 @@ impl<'m> TableAlloc for MemblockFrames<'m> {
         Self: 'a;
 
     fn reserve(&mut self, needed: usize) -> Result<Reserved<'_, 'm>, MapError> {
-        let available = self.memblock.free_units(PAGE_SIZE, self.within) as usize;
+        let available = match &self.ram {
+            Some(ram) => ram.memblock.free_units(PAGE_SIZE, ram.within),
+            None => self.run.size_bytes() / PAGE_SIZE,
+        } as usize;
         if available < needed {
             return Err(MapError::OutOfFrames { needed, available });
         }
         self.count += needed;
-        // SAFETY: there is no frame in it.
-        let run = unsafe { FrameRun::new(self.window, PhysRange { start: 0, end: 0 }) };
         Ok(Reserved {
-            run,
-            source: Some(self),
+            frames: self,
             left: needed,
         })
     }
 }
 
-/// Frames that are free for sure: nobody else can allocate while this borrows. One type
-/// for both sources, so that there is one copy of the code that writes tables.
+/// Frames that are there for sure: nobody else can allocate while this borrows.
 pub struct Reserved<'a, 'm> {
-    run: FrameRun,
-    /// Where the next run comes from: one, where memory has it, else as many as it takes.
-    source: Option<&'a mut MemblockFrames<'m>>,
+    frames: &'a mut Frames<'m>,
     left: usize,
 }
 
@@ -165,11 +122,22 @@ impl ReservedFrames for Reserved<'_, '_> {
     type Frame = Frame;
 
     fn take(&mut self) -> (PhysAddr, Frame) {
-        if let (0, Some(source)) = (self.run.available(), &mut self.source) {
-            self.run = source.next_run(self.left);
+        let Frames {
+            window, run, ram, ..
+        } = self.frames;
+        if let (true, Some(ram)) = (run.start == run.end, ram) {
+            *run = ram.next_run(self.left);
         }
         self.left -= 1;
-        self.run.take()
+        let pa = PhysAddr::new(run.start);
+        run.start += PAGE_SIZE;
+        assert!(
+            run.start <= run.end,
+            "more table frames taken than reserved"
+        );
+        // SAFETY: whoever made the Frames gave the run, or all free RAM, away; each page
+        // is taken once.
+        (pa, unsafe { window.frame(pa) })
     }
 }
 
@@ -187,13 +155,13 @@ pub const STATIC_TABLES: usize = {
 ///
 /// # Safety
 /// Once only.
-pub unsafe fn static_frames(window: TableWindow) -> FrameRun {
+pub unsafe fn static_frames(window: TableWindow) -> Frames<'static> {
     let start = image::runtime_text().start + image::static_tables_offset();
-    let range = PhysRange {
+    let run = PhysRange {
         start,
         end: start + STATIC_TABLES as u64 * PAGE_SIZE,
     };
     // SAFETY: head.S sets them aside, and nobody refers to them but through the
     // one run.
-    unsafe { FrameRun::new(window, range) }
+    unsafe { Frames::of_run(window, run) }
 }

@@ -48,7 +48,8 @@ unsafe impl GlobalAlloc for KernelHeap {
 /// # Panics
 /// If there is no piece of 256 KiB.
 pub fn reserve(memblock: &mut Memblock, reach: PhysRange) -> PhysRange {
-    let mut size_bytes = (memblock.free_bytes() / 8).clamp(MIN_HEAP_BYTES, MAX_HEAP_BYTES);
+    let free_bytes = memblock.free_units(PAGE_SIZE, reach) * PAGE_SIZE;
+    let mut size_bytes = (free_bytes / 8).clamp(MIN_HEAP_BYTES, MAX_HEAP_BYTES);
     loop {
         size_bytes &= !(PAGE_SIZE - 1);
         match memblock.allocate(size_bytes, PAGE_SIZE, reach) {

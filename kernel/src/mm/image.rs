@@ -126,6 +126,8 @@ pub fn stack_guards() -> [PhysRange; 2] {
 }
 
 /// All mapped segments, ascending.
+// One copy: several look at them.
+#[inline(never)]
 pub fn segments() -> [Segment; 5] {
     let [data, init_stack, exception_stack] = data();
     [text(), rodata(), data, init_stack, exception_stack]

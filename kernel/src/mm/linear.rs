@@ -6,7 +6,7 @@ use platform::memblock::Memblock;
 use platform::range::PhysRange;
 
 use super::KernelTables;
-use super::frames::MemblockFrames;
+use super::frames::Frames;
 use super::image;
 use super::layout::{PAGE_END, PAGE_OFFSET, PAGE_SIZE};
 
@@ -75,7 +75,7 @@ impl LinearMap {
     }
 }
 
-/// Maps all RAM read-write, never executable.
+/// Maps all RAM, as `memory` has it, read-write, never executable.
 ///
 /// Leaves end where the image's read-only part does, so that `update_mapping_prot`
 /// of its alias needs no block split later.
@@ -84,7 +84,8 @@ impl LinearMap {
 /// What `create_mapping` refused, and where.
 pub fn map(
     tables: &mut KernelTables,
-    frames: &mut MemblockFrames<'_>,
+    frames: &mut Frames<'_>,
+    memory: &Memblock,
     linear: LinearMap,
     reach: PhysRange,
     image_pa: u64,
@@ -99,18 +100,17 @@ pub fn map(
     // Nothing in it is ever executed: the tables say so too.
     let flags = blocks | Flags::NO_EXEC;
     let constant = image::read_only().phys(image_pa);
-    // Allocating frames changes what is reserved, never what is to be mapped.
-    let memblock = *frames.memblock();
-    for part in memblock
+    for part in memory
         .mappable(PAGE_SIZE)
         .filter_map(|part| part.intersect(reach))
     {
         let mut start = part.start;
-        for end in [constant.start, constant.end]
-            .into_iter()
-            .filter(|&cut| part.start < cut && cut < part.end)
-            .chain([part.end])
-        {
+        for cut in [constant.start, constant.end, part.end] {
+            // One outside of what is left cuts nothing off.
+            let end = cut.clamp(start, part.end);
+            if end == start {
+                continue;
+            }
             let piece = PhysRange { start, end };
             let mapping = Mapping {
                 va: VirtAddr::new(linear.virt(start)),

@@ -14,6 +14,12 @@ const AREAS: [(u64, &str); 3] = [
     (FIXADDR_START, "Fixmap"),
 ];
 
+/// The name of the area in which `va` lies.
+fn area_of(va: u64) -> &'static str {
+    let area = AREAS.iter().rev().find(|(start, _)| *start <= va);
+    area.map_or("", |(_, name)| name)
+}
+
 /// Logs every region (addresses, size, level, block size, protection), and says
 /// whether no page is both writable and executable. With `always` the regions are
 /// printed whatever the log level. Linux: `ptdump_check_wx`.
@@ -22,20 +28,15 @@ pub fn check(tables: &KernelTables, always: bool) -> bool {
     let mut area = "";
     let mut bad_pages = 0;
     for region in tables.regions() {
-        let start = region.va.as_u64();
-        let now = AREAS
-            .iter()
-            .rev()
-            .find(|(from, _)| *from <= start)
-            .map_or("", |(_, name)| name);
-        // A table: its rows without time and target, which would be a third of it.
         if shown {
+            let now = area_of(region.va.as_u64());
             if now != area {
                 raw_println!("---[ {now} ]---");
             }
+            // A table: its rows without time and target, which would be a third of it.
             raw_println!("{region}");
+            area = now;
         }
-        area = now;
         if region.is_writable_and_executable() {
             log::error!("W+X: {region}");
             bad_pages += region.size_bytes / PAGE_SIZE;
