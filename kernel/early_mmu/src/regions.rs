@@ -166,12 +166,11 @@ impl<G: Geometry, M: TableMemory<G>> Regions<'_, G, M> {
         let attributes = first.bits() & !G::OUTPUT_MASK;
         let mut size_bytes = leaf_bytes;
         // The root may have more entries than the range uses.
-        let until_end = ((1 << G::VA_BITS) - self.ia) / leaf_bytes;
-        let entries = table
-            .iter()
-            .skip(G::index(self.ia, level))
-            .take(until_end as usize);
-        for entry in entries.skip(1) {
+        let until_end = (1 << G::VA_BITS) - self.ia;
+        for entry in behind(table, G::index(self.ia, level)) {
+            if size_bytes >= until_end {
+                break;
+            }
             let next = Descriptor::from_bits(entry.load(Relaxed));
             let follows = next.bits() & !G::OUTPUT_MASK == attributes
                 && next.output::<G>().align_down(leaf_bytes).checked_sub(pa) == Some(size_bytes);
@@ -195,10 +194,15 @@ impl<G: Geometry, M: TableMemory<G>> Regions<'_, G, M> {
 
 /// How many entries behind the one for `ia` are invalid: most of a sparse table is.
 fn hole<G: Geometry>(table: &[AtomicU64], level: Level, ia: u64) -> u64 {
-    let behind = table.iter().skip(G::index(ia, level) + 1);
-    behind
+    behind(table, G::index(ia, level))
+        .iter()
         .take_while(|entry| entry.load(Relaxed) & bits::VALID == 0)
         .count() as u64
+}
+
+/// The entries behind the one at `index`.
+fn behind(table: &[AtomicU64], index: usize) -> &[AtomicU64] {
+    table.get(index + 1..).unwrap_or(&[])
 }
 
 /// Both regions as one, if the second continues the first.

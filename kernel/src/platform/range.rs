@@ -143,16 +143,16 @@ impl<const N: usize> RangeList<N> {
             .iter()
             .position(|r| r.end >= range.start)
             .unwrap_or(ranges.len());
-        let touched = ranges[first..]
-            .iter()
-            .take_while(|r| r.start <= range.end)
-            .count();
-        let merged = ranges[first..first + touched]
-            .iter()
-            .fold(range, |all, r| PhysRange {
-                start: all.start.min(r.start),
-                end: all.end.max(r.end),
-            });
+        let mut merged = range;
+        let mut touched = 0;
+        for r in &ranges[first..] {
+            if r.start > range.end {
+                break;
+            }
+            merged.start = merged.start.min(r.start);
+            merged.end = merged.end.max(r.end);
+            touched += 1;
+        }
         let new_len = self.len + 1 - touched;
         if new_len > N {
             return Err(ListFull);
