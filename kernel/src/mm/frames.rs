@@ -122,6 +122,7 @@ impl ReservedFrames for Reserved<'_, '_> {
     type Frame = Frame;
 
     fn take(&mut self) -> (PhysAddr, Frame) {
+        assert!(self.left > 0, "more table frames taken than reserved");
         let Frames {
             window, run, ram, ..
         } = self.frames;
@@ -131,12 +132,8 @@ impl ReservedFrames for Reserved<'_, '_> {
         self.left -= 1;
         let pa = PhysAddr::new(run.start);
         run.start += PAGE_SIZE;
-        assert!(
-            run.start <= run.end,
-            "more table frames taken than reserved"
-        );
-        // SAFETY: whoever made the Frames gave the run, or all free RAM, away; each page
-        // is taken once.
+        // SAFETY: whoever made the Frames gave the run, or all free RAM, away; reserve()
+        // saw that so many pages are there, and each is taken once.
         (pa, unsafe { window.frame(pa) })
     }
 }

@@ -336,12 +336,12 @@ fn apply<'a>(options: &mut Options, line: &str, word: &'a str) -> Result<(), Ign
 /// Linux's console levels: messages with a level below the number are shown.
 /// 4 is KERN_WARNING, 6 KERN_INFO, 7 KERN_DEBUG.
 fn log_level(value: &str) -> Option<LevelFilter> {
-    Some(match value.as_bytes() {
-        [b'0'..=b'3'] => LevelFilter::Off,
-        b"4" => LevelFilter::Error,
-        b"5" | b"6" => LevelFilter::Warn,
-        b"7" => LevelFilter::Info,
-        b"8" => LevelFilter::Debug,
+    Some(match value.parse::<u8>().ok()? {
+        0..=3 => LevelFilter::Off,
+        4 => LevelFilter::Error,
+        5..=6 => LevelFilter::Warn,
+        7 => LevelFilter::Info,
+        8 => LevelFilter::Debug,
         _ => return None,
     })
 }

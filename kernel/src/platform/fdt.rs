@@ -164,11 +164,15 @@ pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
     let fdt = check(blob)?;
     // A loader that told of memory itself knows more than the tree.
     let wants_memory = firmware.memblock.memory.as_slice().is_empty();
-    let mut chosen = Chosen::default();
+    let mut chosen = None;
     let mut usable = read_memory_reservations(fdt, &mut firmware.memblock);
     for node in fdt.root().children() {
         let found = match node.name_without_address() {
-            "chosen" => chosen.read(&node, blob, &mut firmware.seeds),
+            "chosen" => {
+                let (says, noted) = Chosen::read(&node, blob, &mut firmware.seeds);
+                chosen.get_or_insert(says);
+                noted
+            }
             "reserved-memory" => read_reserved_memory(&node, &mut firmware.memblock),
             _ => Ok(()),
         };
@@ -178,6 +182,7 @@ pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
         }
     }
     // What it takes to say that the tree cannot be used is read even then.
+    let chosen = chosen.unwrap_or_default();
     chosen.apply(firmware);
     firmware.uart = find_console(fdt, chosen.stdout_path);
     firmware.psci = find_psci(fdt);
@@ -196,7 +201,8 @@ pub fn read(blob: &[u8], firmware: &mut Firmware) -> Result<(), FdtError> {
 /// its start: whoever reads the tree later must not learn what keys were made of.
 pub type Seeds = RangeList<MAX_RANGES>;
 
-/// What the loader has to say; of properties of one name the first, but all seeds.
+/// What the loader has to say: the first node, and of properties of one name the first.
+/// Of seeds, all of all such nodes.
 #[derive(Default)]
 struct Chosen<'a> {
     bootargs: Option<FdtProperty<'a>>,
@@ -206,15 +212,16 @@ struct Chosen<'a> {
 }
 
 impl<'a> Chosen<'a> {
-    /// Reads `node`, a part of `blob`, to the end in any case.
-    fn read(&mut self, node: &FdtNode<'a>, blob: &[u8], seeds: &mut Seeds) -> Result<(), FdtError> {
+    /// What `node`, a part of `blob`, says, and whether all its seeds could be noted.
+    fn read(node: &FdtNode<'a>, blob: &[u8], seeds: &mut Seeds) -> (Self, Result<(), FdtError>) {
+        let mut says = Self::default();
         let mut all_noted = Ok(());
         for property in node.properties() {
             let place = match property.name() {
-                "bootargs" => &mut self.bootargs,
-                "stdout-path" => &mut self.stdout_path,
-                "linux,initrd-start" => &mut self.initrd_start,
-                "linux,initrd-end" => &mut self.initrd_end,
+                "bootargs" => &mut says.bootargs,
+                "stdout-path" => &mut says.stdout_path,
+                "linux,initrd-start" => &mut says.initrd_start,
+                "linux,initrd-end" => &mut says.initrd_end,
                 "kaslr-seed" | "rng-seed" => {
                     let value = property.value();
                     let start = (value.as_ptr().addr() - blob.as_ptr().addr()) as u64;
@@ -227,7 +234,7 @@ impl<'a> Chosen<'a> {
             };
             place.get_or_insert(property);
         }
-        all_noted.map_err(|ListFull| FdtError::TooManySeeds)
+        (says, all_noted.map_err(|ListFull| FdtError::TooManySeeds))
     }
 
     fn apply(&self, firmware: &mut Firmware) {

@@ -122,6 +122,24 @@ fn seeds_are_wiped_and_nothing_else() {
 }
 
 #[test]
+fn the_first_chosen_node_counts_but_for_seeds() {
+    let blob = Blob::with_memory()
+        .chosen(|n| {
+            n.cells("linux,initrd-start", &[0x10])
+                .property("rng-seed", &[7; 4])
+        })
+        .node("chosen@1", |n| {
+            n.text("bootargs", "ptdump")
+                .cells("linux,initrd-end", &[0x20])
+                .property("rng-seed", &[7; 4])
+        });
+    let firmware = good(blob);
+    assert_eq!(firmware.bootargs.as_str(), "");
+    assert_eq!(firmware.initrd, None);
+    assert_eq!(firmware.seeds.as_slice().len(), 2);
+}
+
+#[test]
 fn behind_too_many_seeds_all_is_read() {
     let blob = Blob::with_memory().chosen(|n| {
         let seeded = (0..MAX_RANGES + 1).fold(n, |n, _| n.property("rng-seed", &[7; 4]));
